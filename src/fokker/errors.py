@@ -1,0 +1,9 @@
+"""What a user can get wrong, told in one line."""
+
+
+class InputError(ValueError):
+    """A user's mistake: what was wrong, the value received, what is accepted.
+
+    The command line prints the message alone and leaves with status 2. Everything else that is raised is
+    either the environment's failure (`OSError`, status 1) or a defect of the library (a traceback).
+    """

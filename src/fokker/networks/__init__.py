@@ -1,0 +1,1 @@
+"""Networks in plain PyTorch, and the score model that wraps one."""

@@ -1,0 +1,196 @@
+"""Running boundary flux: simulate, fit, reference, sample, measure. Every stage leaves whole files and is skipped if
+they are there, so a run that was killed continues where it stopped and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray
+import zarr
+
+from fokker import api
+from fokker.coordinates import Posterior as PosteriorCoordinates
+from fokker.errors import InputError
+from fokker.likelihoods import Gaussian
+from fokker.posterior.samples import PosteriorSamples
+from fokker.problems.boundary_flux import BoundaryFlux, Case
+from fokker.problems.flux_metrics import SHOWN, Summary, measure, model_path, result_path
+from fokker.problems.parallel import Progress, Task, run_side_by_side
+from fokker.reference.rectified import rectified_posterior
+from fokker.rng import torch_generator
+from fokker.simulation.store import SimulationStore, simulate
+from fokker.storage import atomic_path, ensure_writable, locked, read_json, write_json
+
+REFERENCE_SAMPLES = 1000  # per case
+TEST_SEED = 2**32  # added to the seed, so that test pairs never meet training pairs
+PACKAGES = ("fokker", "torch", "numpy", "scipy", "scikit-fem", "zarr", "xarray", "arviz-base")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The simulations of one prior mean."""
+
+    train: SimulationStore
+    test: SimulationStore
+
+
+def run(settings: BoundaryFlux, out: Path, progress: Progress) -> dict[str, float]:
+    """Do all that is not done yet in the folder `out` and return the metrics, which are in metrics.json too.
+
+    Raises InputError where the folder holds a run with other settings or is in use, OSError where the disk fails.
+    """
+    ensure_writable(out)
+    _claim(settings, out)
+    with locked(out):
+        write_json(out / "config.json", {**settings.settings(), "versions": versions()})
+        timings = _timings(out)
+        stores = {mean: _simulate(settings, mean, out, timings, progress) for mean in settings.prior_mean}
+        longest_first = sorted(settings.cases(), key=lambda case: -case.pairs)
+        run_side_by_side(
+            [Task(fit_case, (case, stores[case.mean], out)) for case in longest_first]
+            + [Task(reference_case, (case, stores[case.mean], out)) for case in longest_first],
+            progress,
+        )
+        for case in settings.cases():
+            _sample(case, stores[case.mean], out, timings, progress)
+        metrics = measure(settings, out, timings)
+        write_json(out / "metrics.json", metrics)
+        return metrics
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _claim(settings: BoundaryFlux, out: Path) -> None:
+    """InputError where `out` holds a run with other settings."""
+    path = out / "config.json"
+    if not path.exists():
+        return
+    found, wanted = read_json(path), json.loads(json.dumps(settings.settings()))
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise InputError(
+                f"{out}: holds a run with {name} = {found.get(name)!r}, this one has {value!r}; "
+                "another --out, or the same settings, is accepted"
+            )
+
+
+def _timings(out: Path) -> dict[str, float]:
+    path = out / "timings.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _record(out: Path, timings: dict[str, float], name: str, seconds: float) -> None:
+    """Keep the time of a stage where it was really done, not where it was found done."""
+    timings[name] = seconds
+    write_json(out / "timings.json", timings)
+
+
+def _simulate(settings: BoundaryFlux, mean: float, out: Path, timings: dict[str, float], progress: Progress) -> Stores:
+    """Training and test fluxes with clean sensor values, as groups of simulations.zarr."""
+    started = time.perf_counter()
+    simulator = settings.simulator(mean)
+    zarr.open_group(out / "simulations.zarr", mode="a")
+    pairs = Case(settings, mean, settings.noise[0]).pairs
+    stores = []
+    for name, count, seed in (("train", pairs, settings.seed), ("test", settings.test, settings.seed + TEST_SEED)):
+
+        def report(done: int, total: int, name: str = name) -> None:
+            progress(f"simulate mean {mean:g}, {name}", done, total)
+
+        path = out / "simulations.zarr" / f"mean{mean:g}-{name}"
+        stores.append(simulate(simulator, count, path, seed=seed, progress=report))
+        if stores[-1].failed:
+            raise InputError(f"{path}: {stores[-1].failed} simulations are not finite; a finer mesh is accepted")
+    key = f"mean{mean:g}.simulate.seconds"
+    if key not in timings:
+        _record(out, timings, key, time.perf_counter() - started)
+    return Stores(*stores)
+
+
+def measurements(case: Case, clean: np.ndarray, name: str) -> torch.Tensor:
+    """Clean sensor values (N, 30) with the noise that the seed, the case and the name ("train", "test") fix."""
+    generator = torch_generator(case.run.seed, f"boundary-flux/{case.folder}/{name}")
+    return Gaussian(case.noise).sample(torch.as_tensor(clean), generator)
+
+
+def fit_case(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
+    """Train the model of one case in models/NAME."""
+    x, clean = stores.train.load()
+    api.fit(
+        x,
+        clean if case.redrawn else measurements(case, clean, "train"),
+        process=case.run.build_process(),
+        recipe=case.recipe,
+        likelihood=Gaussian(case.noise) if case.redrawn else None,
+        clip=(0.0, None),
+        seed=case.run.seed,
+        out=model_path(out, case),
+        progress=lambda record: progress(f"train {case.folder}", record.step, record.steps),
+    )
+
+
+def reference_case(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
+    """Exact posterior of the first test cases in results/NAME-reference.safetensors."""
+    path, count = result_path(out, case, "reference"), case.run.reference
+    if path.exists():
+        return
+    x, clean = stores.test.load()
+    y = measurements(case, clean, "test")[:count].numpy()
+    simulator = case.run.simulator(case.mean)
+    progress(f"reference {case.folder}", 0, count)
+    exact = rectified_posterior(
+        y, case.mean, simulator.covariance, simulator.matrix, case.noise, n=REFERENCE_SAMPLES, seed=case.run.seed
+    )
+    progress(f"reference {case.folder}", count, count)
+    checks = {"rhat": exact.rhat, "ess": exact.ess, "resolved": exact.resolved, "seconds": np.array(exact.seconds)}
+    Summary.of(exact.samples, x[:count]).save(path, **checks)
+
+
+def _sample(case: Case, stores: Stores, out: Path, timings: dict[str, float], progress: Progress) -> None:
+    """The learned posterior and the baseline on every test case, in results/NAME-METHOD.safetensors."""
+    run, stage = case.run, f"score {case.folder}"
+    paths = {name: result_path(out, case, name) for name in ("posterior", "no_network")}
+    x, clean = stores.test.load()
+    y = measurements(case, clean, "test")
+    posterior = api.load(model_path(out, case)).on(run.build_process())
+    if not paths["posterior"].exists():
+        started = time.perf_counter()
+        drawn = posterior.sample(
+            y,
+            run.samples,
+            run.seed,
+            sampler=run.build_sampler(),
+            steps=run.steps or None,
+            progress=lambda done, total: progress(f"sample {case.folder}", done, total),
+        )
+        _record(out, timings, f"{case.folder}.sample.seconds", time.perf_counter() - started)
+        progress(stage, 0, 2)
+        _keep(drawn, x, out / "posterior.zarr", case.folder)
+        summary = Summary.of(drawn.samples.numpy(), x)
+        summary.save(paths["posterior"], nfe=np.array(drawn.nfe), truth=x, y=y.numpy())
+    progress(stage, 1, 2)
+    if isinstance(posterior.coordinates, PosteriorCoordinates) and not paths["no_network"].exists():
+        baseline = posterior.no_network().sample(y, run.samples, run.seed)
+        Summary.of(baseline.samples.numpy(), x).save(paths["no_network"])
+    progress(stage, 2, 2)
+
+
+def _keep(drawn: PosteriorSamples, x: np.ndarray, store: Path, name: str) -> None:
+    """The first cases with their true fluxes, as a group of posterior.zarr in ArviZ's layout."""
+    zarr.open_group(store, mode="a")
+    kept = replace(drawn, samples=drawn.samples[:SHOWN], y=drawn.y[:SHOWN])
+    tree = kept.to_arviz()
+    tree["constant_data"] = xarray.DataTree(xarray.Dataset({"x_true": (("measurement", "x_dim_0"), x[:SHOWN])}))
+    with atomic_path(store / name) as temporary:
+        tree.to_zarr(temporary, consolidated=False)

@@ -1,0 +1,114 @@
+"""Noise keyed by (seed, measurement, block, step, part).
+
+Sample `i` of measurement `m` takes its noise at step `k` from one Philox stream per block of 256 samples, so it is
+the same whatever the batch size, the chunking, the number of threads or the device. Streams never overlap: the
+key of Philox is (seed, hash of the part's name), its 256-bit counter starts at (0, block, step, measurement).
+
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fokker.errors import InputError
+
+BLOCK = 256  # samples that share one stream
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which measurement and which sample of it each row of a batch is: two integer arrays of shape (B,)."""
+
+    measurement: np.ndarray
+    sample: np.ndarray
+
+    @classmethod
+    def grid(cls, measurements: int, samples: int) -> Rows:
+        """All samples of all measurements, samples running fastest: B = measurements * samples rows."""
+        return cls(
+            np.repeat(np.arange(measurements), samples),
+            np.tile(np.arange(samples), measurements),
+        )
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def __getitem__(self, which: slice) -> Rows:
+        return Rows(self.measurement[which], self.sample[which])
+
+
+@dataclass(frozen=True)
+class Key:
+    """What fixes a batch of noise. `at` names the step and the part, `normal` draws."""
+
+    seed: int
+    rows: Rows
+    step: int = 0
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
+    def at(self, step: int | None = None, part: str | None = None) -> Key:
+        """The same rows at another step or for another part (part names are joined by a slash)."""
+        return replace(
+            self,
+            step=self.step if step is None else step,
+            part=self.part if part is None else f"{self.part}/{part}",
+        )
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Independent N(0, 1) numbers of shape (B, *shape), float32 on the CPU."""
+        size = math.prod(shape)
+        block, within = np.divmod(self.rows.sample, BLOCK)
+        out = np.empty((len(self.rows), size), np.float32)
+        # Runs of rows that share a stream; samples that follow each other are filled in place.
+        change = np.flatnonzero(np.diff(block) | np.diff(self.rows.measurement)) + 1
+        starts = np.concatenate([[0], change, [len(out)]]) if len(out) else np.zeros(1, int)
+        for a, b in itertools.pairwise(starts):
+            stream = self._stream(int(block[a]), int(self.rows.measurement[a]))
+            first, last = int(within[a]), int(within[b - 1])
+            if first == 0 and last == b - a - 1 and (within[a:b] == np.arange(b - a)).all():
+                stream.standard_normal(dtype=np.float32, out=out[a:b])
+            else:
+                whole = stream.standard_normal((int(within[a:b].max()) + 1, size), dtype=np.float32)
+                out[a:b] = whole[within[a:b]]
+        return torch.from_numpy(out.reshape(len(out), *shape))
+
+    def _stream(self, block: int, measurement: int) -> np.random.Generator:
+        key = np.array([self.seed, part_code(self.part)], np.uint64)
+        counter = np.array([0, block, self.step, measurement], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def stream(seed: int, name: str, index: int = 0) -> np.random.Generator:
+    """A numpy generator for the part `name` of a computation (a simulation chunk, a split, a noise draw)."""
+    check_seed(seed)
+    key = np.array([seed, part_code(name)], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, index, 0], np.uint64)))
+
+
+def torch_generator(seed: int, name: str, index: int = 0) -> torch.Generator:
+    """A CPU torch generator for training, where streams need to be independent but not addressable by sample."""
+    return torch.Generator().manual_seed(int(stream(seed, name, index).integers(2**63)))
+
+
+@lru_cache(maxsize=256)
+def part_code(part: str) -> int:
+    """64 bits of the BLAKE2 hash of a name."""
+    return int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
+
+
+def check_seed(seed: int) -> None:
+    """A seed is an integer in [0, 2^64); InputError otherwise."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) < 2**64:
+        raise InputError(f"seed: got {seed!r}, an integer from 0 to 2^64 - 1 is accepted")

@@ -1,0 +1,260 @@
+"""The one sampling loop. It owns the time grid, chunks of rows, the noise, the count of evaluations and all checks.
+
+A sampler supplies `init` and `step`; from there every model and every sampler fit together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from fokker.errors import InputError
+from fokker.processes import NoiseProcess, Time
+from fokker.rng import Key, Rows
+from fokker.score import Cond, Processes, ScoreModel, State, over_parts
+from fokker.time_grid import Grid, Karras, check_times
+
+CHUNK = 8192  # rows at a time: the activations of a small network stay in the processor's cache
+
+
+class Carried(NamedTuple):
+    """A sampler's state: the diffused x_t, and what it remembers of earlier steps."""
+
+    x: State
+    memory: Any = None
+
+
+class StepNoise(Protocol):
+    """The noise of one step, drawn only if asked for; `draw` counts a step's draws."""
+
+    def __call__(self, draw: int = 0) -> State: ...
+
+
+class Sampler(Protocol):
+    """How to go from time t to s < t. `adaptive` samplers choose their own steps inside each interval of the grid."""
+
+    @property
+    def adaptive(self) -> bool: ...
+
+    def init(self, model: ScoreModel, x: State) -> Carried:
+        """The state before the first step."""
+        ...
+
+    def step(
+        self, model: ScoreModel, state: Carried, t: float, s: float, noise: StepNoise, cond: Cond
+    ) -> tuple[Carried, dict[str, Any]]:
+        """The state at s, and what a person may want to know of the step."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Name and parameters."""
+        ...
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """Samples of shape (B, *shape) (or a dict of them) and how they were made.
+
+    nfe: network evaluations per sample (the largest over the chunks for adaptive samplers); seconds: wall clock;
+    settings: all that is needed to repeat the run; trajectory: states (steps + 1, B, *shape) if asked for, the first
+    draw first; info: per sampler, keyed by name, one value per row.
+    """
+
+    samples: Any
+    nfe: int
+    seconds: float
+    settings: dict[str, Any]
+    trajectory: Any = None
+    info: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Counted(ScoreModel):
+    """A model that counts its evaluations."""
+
+    def __init__(self, model: ScoreModel):
+        self.model, self.calls = model, 0
+        self.process, self.data_std = model.process, model.data_std
+        self.dtype, self.device = model.dtype, model.device
+
+    @property
+    def time_range(self) -> tuple[float, float]:
+        """The model's own."""
+        return self.model.time_range
+
+    def denoise(self, x_t: State, t: Time, cond: Tensor | Cond | None = None) -> State:
+        """The model's own, counted."""
+        self.calls += 1
+        return self.model.denoise(x_t, t, cond)
+
+    def on(self, process: NoiseProcess) -> Counted:
+        """The model on another process, with a count of its own."""
+        return Counted(self.model.on(process))
+
+    def start(self, shape: Any, t: float, key: Key, cond: Cond) -> State:
+        """The model's own."""
+        return self.model.start(shape, t, key, cond)
+
+
+@torch.no_grad()
+def sample(
+    model: ScoreModel,
+    shape: Any,
+    *,
+    sampler: Sampler | None = None,
+    steps: int = 64,
+    seed: int = 0,
+    cond: Tensor | Cond | None = None,
+    grid: Grid | Tensor | None = None,
+    rows: Rows | None = None,
+    trajectory: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> SampleResult:
+    """Draw samples of x_0 by running the reverse process of `model` from noise to data.
+
+    shape: (B, *x_shape), or a dict of such shapes for a model of named parts. sampler: `Transition(alpha=0,
+    order=2)` unless given. steps: levels of the default grid; adaptive samplers ignore it. grid: a callable such as
+    `Karras()`, or your own falling times; a last time above 0 returns x_t there instead of x_0. cond: a tensor or a
+    dict of named tensors, with one row per sample, per measurement (`rows` then says whose) or one for all.
+    rows: which measurement and sample each row is (default: measurement 0, samples 0 ... B-1). progress:
+    called with (rows done, rows in all).
+
+    Raises InputError for a wrong shape, grid, number of steps or condition, FloatingPointError (naming step
+    and sample) as soon as a state is not finite.
+    """
+    from fokker.samplers.transition import Transition
+
+    sampler = Transition(alpha=0.0, order=2) if sampler is None else sampler
+    count = _rows_of(shape)
+    rows, measured = (Rows.grid(1, count), False) if rows is None else (rows, True)
+    if len(rows) != count:
+        raise InputError(f"rows: got {len(rows)}, the shape asks for {count} samples")
+    times = _times(model, sampler, steps, grid)
+    prepared = model.prepare(cond)
+    started = time.perf_counter()
+    parts, calls = [], 0
+    for start in range(0, count, CHUNK):
+        piece = rows[start : start + CHUNK]
+        local = _rows_of_cond(prepared, piece, slice(start, start + CHUNK), count, measured)
+        counted = Counted(model)
+        sizes = _resized(shape, len(piece))
+        parts.append(_run(counted, sampler, times, sizes, Key(seed, piece), local, trajectory))
+        calls = max(calls, counted.calls)
+        if progress is not None:
+            progress(start + len(piece), count)
+    finals, paths, infos = zip(*parts)
+    return SampleResult(
+        samples=_join(finals, 0),
+        nfe=calls,
+        seconds=time.perf_counter() - started,
+        settings={
+            "sampler": sampler.settings(),
+            "process": over_parts(lambda p: p.settings(), model.process),
+            "times": times.tolist(),
+            "seed": seed,
+        },
+        trajectory=_join(paths, 1) if trajectory else None,
+        info={name: torch.cat([info[name] for info in infos]) for name in infos[0]},
+    )
+
+
+def _run(
+    model: Counted, sampler: Sampler, times: Tensor, shape: Any, key: Key, cond: Cond, keep: bool
+) -> tuple[State, State | None, dict[str, Tensor]]:
+    first = float(times[0])
+    state = sampler.init(model, model.start(shape, first, key.at(step=0), cond))
+    path, kept = [state.x], dict[str, Tensor]()
+    for index, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist()), 1):
+        noise = _noise(model.process, state.x, key.at(step=index), cond)
+        state, info = sampler.step(model, state, t, s, noise, cond)
+        _check_finite(state.x, index, key)
+        for name, value in info.items():
+            kept[name] = kept[name] + value if name in kept else value
+        if keep:
+            path.append(state.x)
+    return state.x, _stack(path) if keep else None, kept
+
+
+def _noise(process: Processes, x: State, key: Key, cond: Cond) -> StepNoise:
+    """The noise of a step: for each part by its own process, the points taken from the condition."""
+
+    def one(p: NoiseProcess, like: Tensor, part_key: Key) -> Tensor:
+        return p.noise.sample(like, part_key, cond.get("points"))
+
+    def draw(draw: int = 0) -> State:
+        here = key.at(part=f"step{draw}")
+        if isinstance(process, dict):
+            return {name: one(p, x[name], here.at(part=name)) for name, p in process.items()}  # type: ignore[index]
+        return one(process, x, here)  # type: ignore[arg-type]
+
+    return draw
+
+
+def _times(model: ScoreModel, sampler: Sampler, steps: int, grid: Grid | Tensor | None) -> Tensor:
+    t_min, t_max = model.time_range
+    if grid is not None and not callable(grid):
+        return check_times(grid, t_min, t_max)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps: got {steps!r}, an integer of at least 1 is accepted")
+    steps = 2 if sampler.adaptive else steps
+    process = next(iter(model.process.values())) if isinstance(model.process, dict) else model.process
+    levels = (grid or Karras())(process, steps, t_min, t_max)
+    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+
+def _resized(shape: Any, rows: int) -> Any:
+    """The shape, or shapes by name, with another number of rows."""
+    if isinstance(shape, dict):
+        return {name: (rows, *part[1:]) for name, part in shape.items()}
+    return (rows, *shape[1:])
+
+
+def _rows_of(shape: Any) -> int:
+    sizes = {next(iter(s), 0) for s in (shape.values() if isinstance(shape, dict) else [shape])}
+    if len(sizes) != 1 or not isinstance(n := sizes.pop(), int) or n < 1:
+        raise InputError(f"shape: got {shape!r}, (samples, *shape of x) with at least one sample is accepted")
+    return n
+
+
+def _rows_of_cond(cond: Cond, piece: Rows, where: slice, count: int, measured: bool) -> Cond:
+    """Each condition for the rows of a chunk: one row for all, one per sample, or (`measured`) one per measurement."""
+    out = {}
+    for name, value in cond.items():
+        if len(value) == 1:
+            out[name] = value.expand(len(piece), *value.shape[1:])
+        elif len(value) == count:
+            out[name] = value[where]
+        elif measured and len(value) > int(piece.measurement.max()):
+            out[name] = value[torch.as_tensor(piece.measurement, device=value.device)]
+        else:
+            raise InputError(f"cond {name!r}: got {len(value)} rows, 1 or {count} are accepted")
+    return out
+
+
+def _check_finite(x: State, index: int, key: Key) -> None:
+    for name, value in x.items() if isinstance(x, dict) else [("x", x)]:
+        # The sum is not finite if any entry is not: one pass, no mask in the usual case.
+        if not bool(torch.isfinite(value.sum())):
+            bad = (~torch.isfinite(value)).flatten(1).any(1).nonzero().flatten()
+            if len(bad):
+                row = int(bad[0])
+                raise FloatingPointError(
+                    f"{name} is not finite after step {index}, first at sample {key.rows.sample[row]} of measurement "
+                    f"{key.rows.measurement[row]} ({len(bad)} rows in all)"
+                )
+
+
+def _stack(path: list[State]) -> State:
+    if isinstance(path[0], dict):
+        return {name: torch.stack([p[name] for p in path]) for name in path[0]}  # type: ignore[index]
+    return torch.stack(path)  # type: ignore[arg-type]
+
+
+def _join(parts: Any, axis: int) -> Any:
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([p[name] for p in parts], axis) for name in parts[0]}
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)

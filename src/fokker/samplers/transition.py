@@ -1,0 +1,130 @@
+"""The exact transition for a frozen denoiser, of first order, and its multistep form of second order.
+
+In z = x / m, with D the denoised value held over the step from t to s and r = rho_s / rho_t,
+
+    z_s = D + r e^-I (z_t - D) + rho_s sqrt(1 - e^-2I) xi,     I = int alpha dlog rho from rho_s to rho_t.
+
+alpha = 0 is DDIM, alpha = 1 is DDPM's ancestral step with the variance beta-tilde.
+
+Sources: Song, Meng, Ermon 2021 (DDIM); Ho et al. 2020 (DDPM); Dasgupta et al. 2025, section 4 (the family in alpha).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fokker.errors import InputError
+from fokker.processes import NoiseProcess
+from fokker.samplers.loop import Carried, StepNoise
+from fokker.score import Cond, ScoreModel, State, column, over_parts
+
+Alpha = float | Callable[[Tensor], Tensor]
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One evaluation per step for any alpha >= 0, a number or a function of rho (float64 tensors in and out).
+
+    order 1 holds the denoised value over the step; order 2 takes it as linear in log rho through its last two values
+    (the first step, and the last one to rho = 0, are of order 1). The declared order is that of the moments.
+    """
+
+    alpha: Alpha = 0.0
+    order: int = 1
+    adaptive = False
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha)
+        if self.order not in (1, 2):
+            raise InputError(f"order: got {self.order!r}, 1 or 2 is accepted")
+
+    def init(self, model: ScoreModel, x: State) -> Carried:
+        """Nothing remembered yet."""
+        return Carried(x)
+
+    def kernel(self, model: ScoreModel, state: Carried, t: float, s: float, cond: Cond) -> tuple[Carried, State]:
+        """(mean, std) of the Gaussian law of x_s given what is known at t; std is a scalar for each part."""
+        x_0_hat = model.denoise(state.x, t, cond)
+        if s == 0:
+            return Carried(x_0_hat), over_parts(lambda process: process.sigma(0.0), model.process)
+        memory = state.memory if state.memory is not None else over_parts(lambda process: None, model.process)
+
+        def mean(process: NoiseProcess, x: Tensor, d: Tensor, before: tuple[Tensor, float] | None) -> Tensor:
+            h, extra = self._exponents(process, t, s)
+            decay = math.exp(-h - extra)
+            if self.order == 2 and before is not None:
+                # (1 - e^-ah) D + [h - (1 - e^-ah)/a] (D - D_before)/h_before, written as a shift of D; a h = h + extra.
+                gain = (h / (1 - decay) - h / (h + extra)) / before[1]
+                d = torch.lerp(before[0], d, 1 + gain)
+            z_s = torch.lerp(d, x / column(process.scale(t), x), decay)
+            return z_s * column(process.scale(s), x)
+
+        def std(process: NoiseProcess) -> Tensor:
+            return process.sigma(s) * math.sqrt(-math.expm1(-2 * self._exponents(process, t, s)[1]))
+
+        means = over_parts(mean, model.process, state.x, x_0_hat, memory)
+        remember = over_parts(lambda p, d: (d, self._exponents(p, t, s)[0]), model.process, x_0_hat)
+        return Carried(means, remember if self.order == 2 else None), over_parts(std, model.process)
+
+    def step(
+        self, model: ScoreModel, state: Carried, t: float, s: float, noise: StepNoise, cond: Cond
+    ) -> tuple[Carried, dict[str, Any]]:
+        """Draw from the kernel; no noise is drawn where alpha is zero."""
+        mean, std = self.kernel(model, state, t, s, cond)
+        return Carried(add_noise(mean.x, std, noise), mean.memory), {}
+
+    def _exponents(self, process: NoiseProcess, t: float, s: float) -> tuple[float, float]:
+        """h = log(rho_t / rho_s) and I, the integral of alpha over it."""
+        rho_t, rho_s = float(process.noise_to_signal(t)), float(process.noise_to_signal(s))
+        return math.log(rho_t / rho_s), alpha_integral(self.alpha, rho_s, rho_t)
+
+    def settings(self) -> dict[str, Any]:
+        """Name, alpha and order."""
+        return {"name": "transition", "alpha": alpha_name(self.alpha), "order": self.order}
+
+
+def add_noise(mean: State, std: State, noise: StepNoise) -> State:
+    """mean + std * noise, without drawing when every std is zero."""
+    if not any(bool((v > 0).any()) for v in (std.values() if isinstance(std, dict) else [std])):
+        return mean
+    return over_parts(lambda x, sd, xi: x + column(sd, x) * xi, mean, std, noise())
+
+
+def alpha_integral(alpha: Alpha, rho_s: float, rho_t: float) -> float:
+    """I = int alpha dlog rho from rho_s to rho_t; by 16-point Gauss-Legendre where alpha is a function."""
+    h = math.log(rho_t / rho_s)
+    if not callable(alpha):
+        return alpha * h
+    u = math.log(rho_s) + h * (torch.from_numpy(_NODES) + 1) / 2
+    return float(torch.from_numpy(_WEIGHTS) @ alpha_at(alpha, u.exp())) * h / 2
+
+
+def alpha_at(alpha: Alpha, rho: Tensor) -> Tensor:
+    """alpha at rho (float64) of the shape of rho; InputError where a user's function is negative or not finite."""
+    if not callable(alpha):
+        return torch.full_like(rho, alpha)
+    value = torch.as_tensor(alpha(rho), dtype=torch.float64).expand(rho.shape)
+    if not bool(torch.isfinite(value).all()) or bool((value < 0).any()):
+        raise InputError(f"alpha: its function gave {value.tolist()}, finite values >= 0 are accepted")
+    return value
+
+
+def check_alpha(alpha: Alpha) -> None:
+    """InputError unless alpha is a finite number >= 0 or a function of rho."""
+    if callable(alpha):
+        return
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha < 0:
+        raise InputError(f"alpha: got {alpha!r}, a finite number >= 0 or a function of rho is accepted")
+
+
+def alpha_name(alpha: Alpha) -> float | str:
+    """alpha as it goes into settings."""
+    return getattr(alpha, "__name__", "function") if callable(alpha) else float(alpha)

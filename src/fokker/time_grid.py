@@ -1,0 +1,86 @@
+"""Time grids: the levels at which a sampler evaluates its model, falling from the highest to the lowest.
+
+A grid is a callable (process, steps, t_min, t_max) -> times (steps,), strictly falling from t_max to t_min. The
+sampling loop adds the last time, 0, where the denoised value is returned: `steps` levels are `steps` steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fokker.errors import InputError
+from fokker.processes import NoiseProcess, check_positive
+
+Grid = Callable[[NoiseProcess, int, float, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Karras:
+    """rho_i = (rho_max^(1/p) + i/(N-1) (rho_min^(1/p) - rho_max^(1/p)))^p.
+
+    Source: Karras et al. 2022, equation 5 (there the exponent is called rho, with value 7).
+    """
+
+    exponent: float = 7.0
+
+    def __post_init__(self) -> None:
+        check_positive("exponent", self.exponent)
+
+    def __call__(self, process: NoiseProcess, steps: int, t_min: float, t_max: float) -> Tensor:
+        high = float(process.noise_to_signal(t_max)) ** (1 / self.exponent)
+        low = float(process.noise_to_signal(t_min)) ** (1 / self.exponent)
+        return _pinned(process.time_of(_line(high, low, steps) ** self.exponent), t_min, t_max)
+
+
+@dataclass(frozen=True)
+class LogSNR:
+    """Levels evenly spaced in log rho, that is in the logarithm of the signal-to-noise ratio."""
+
+    def __call__(self, process: NoiseProcess, steps: int, t_min: float, t_max: float) -> Tensor:
+        high = float(process.noise_to_signal(t_max).log())
+        low = float(process.noise_to_signal(t_min).log())
+        return _pinned(process.time_of(_line(high, low, steps).exp()), t_min, t_max)
+
+
+@dataclass(frozen=True)
+class UniformTime:
+    """Levels evenly spaced in the process's own time t."""
+
+    def __call__(self, process: NoiseProcess, steps: int, t_min: float, t_max: float) -> Tensor:
+        return _pinned(_line(t_max, t_min, steps), t_min, t_max)
+
+
+def _line(start: float, stop: float, steps: int) -> Tensor:
+    return torch.linspace(start, stop, steps, dtype=torch.float64)
+
+
+def _pinned(times: Tensor, t_min: float, t_max: float) -> Tensor:
+    # The ends are exact, whatever rounding the detour through rho made.
+    times[0] = t_max
+    if len(times) > 1:
+        times[-1] = t_min
+    return times
+
+
+def check_times(times: Tensor, t_min: float, t_max: float) -> Tensor:
+    """A user's own falling times as float64: within [t_min, t_max], except that the last may be 0.
+
+    InputError names what is wrong: fewer than two times, a grid that rises, a level beyond the model's.
+    """
+    times = torch.as_tensor(times, dtype=torch.float64)
+    if times.ndim != 1 or len(times) < 2 or not bool(torch.isfinite(times).all()):
+        raise InputError(f"grid: got {times.tolist()}, a list of at least two finite times is accepted")
+    if not bool((times.diff() < 0).all()):
+        raise InputError("grid: the times must fall strictly, from noise towards data; these do not")
+    inner = times[:-1] if times[-1] == 0 else times
+    slack = 1e-9
+    if float(inner[0]) > t_max * (1 + slack) or float(inner[-1]) < t_min * (1 - slack):
+        raise InputError(
+            f"grid: got times from {float(inner[0]):.6g} to {float(inner[-1]):.6g}, the model knows "
+            f"{t_min:.6g} to {t_max:.6g} (a last time of exactly 0 is accepted too)"
+        )
+    return times
