@@ -56,9 +56,7 @@ def measure(channel: Channel, mesh: tuple[int, int, int], fluxes: np.ndarray, ex
         "assembly_and_factorisation_seconds": float(f"{min(setup):.3g}"),
         "per_right_hand_side_seconds": float(f"{min(solve):.3g}"),
         "sensor_matrix_seconds": float(f"{min(sensors):.3g}"),
-        "max_relative_residual": float(
-            f"{model.residual(fluxes[:RIGHT_HAND_SIDES], concentration).max():.1g}"
-        ),
+        "max_relative_residual": float(f"{model.residual(fluxes[:RIGHT_HAND_SIDES], concentration).max():.1g}"),
     }
 
 

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from exact import Fixed, limit, moment_z
 
 import fokker
+from exact import Fixed, limit, moment_z
 from fokker.errors import InputError
 from fokker.random_fields import squared_exponential
 from fokker.rng import Key, Rows

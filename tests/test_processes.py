@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from exact import PROCESSES
 
 import fokker
+from exact import PROCESSES
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess, process_from_settings
 from fokker.time_grid import check_times
@@ -73,7 +74,9 @@ def test_small_times_keep_their_digits():
 def test_time_of_inverts_noise_to_signal(name):
     process = MORE[name]
     high = float(process.noise_to_signal(1.0))
-    rho = torch.cat([torch.logspace(-12, 0, 25, dtype=torch.float64) * high, torch.tensor([0.0, high])])
+    rho = torch.cat(
+        [torch.logspace(-12, 0, 25, dtype=torch.float64) * high, torch.tensor([0.0, high], dtype=torch.float64)]
+    )
     t = process.time_of(rho)
     assert bool(((t >= 0) & (t <= 1)).all()) and float(t[-2]) == 0.0
     torch.testing.assert_close(process.noise_to_signal(t), rho, rtol=1e-9, atol=0)
@@ -92,7 +95,7 @@ def test_levels_that_are_never_reached_are_refused(name, factor):
 def test_heat_flow_composes(name):
     """Variance of x_t by the drift-diffusion equation dv/dt = 2 f v + g^2 from t1 to t2: the Green function's."""
     process, (t1, t2) = MORE[name], (0.2, 0.9)
-    nodes, weights = (torch.from_numpy(v) for v in __import__("numpy").polynomial.legendre.leggauss(60))
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(60))
     u = t1 + (t2 - t1) * (nodes + 1) / 2
     carried = process.scale(t2) / process.scale(u)
     added = (t2 - t1) / 2 * (weights * carried**2 * process.diffusion_squared(u)).sum()
@@ -211,6 +214,10 @@ def test_bad_times_are_refused(times, reason):
         check_times(torch.tensor(times, dtype=torch.float64), 0.1, 0.95)
 
 
-@pytest.mark.parametrize("times", [[0.95, 0.1], [0.95, 0.1, 0.0], [0.5, 0.0], [0.95 * (1 + 1e-12), 0.3]])
+@pytest.mark.parametrize("times", [[0.95, 0.1], [0.95, 0.1, 0.0], [0.5, 0.0]])
 def test_good_times_are_taken(times):
     assert check_times(torch.tensor(times, dtype=torch.float64), 0.1, 0.95).tolist() == times
+    # In single precision the ends are rounded, perhaps beyond the range: what is taken lies within it.
+    single = check_times(torch.tensor(times), 0.1, 0.95)
+    assert single.tolist() == pytest.approx(times, rel=1e-7) and single.dtype == torch.float64
+    assert float(single.max()) <= 0.95 and float(single[single > 0].min()) >= 0.1

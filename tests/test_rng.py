@@ -6,9 +6,9 @@ Statistical limits: all z of one test together raise a false alarm with a probab
 import numpy as np
 import pytest
 import torch
-from exact import limit
 from scipy.stats import kstest
 
+from exact import limit
 from fokker.errors import InputError
 from fokker.rng import BLOCK, Key, Rows, part_code, stream, torch_generator
 
@@ -95,7 +95,9 @@ def test_named_streams_and_generators():
     assert stream(3, "a", 1).random() == stream(3, "a", 1).random()
     values = {stream(s, n, i).random() for s in (0, 1) for n in ("a", "b") for i in (0, 1)}
     assert len(values) == 8
-    assert torch.equal(torch.rand(3, generator=torch_generator(1, "a")), torch.rand(3, generator=torch_generator(1, "a")))
+    assert torch.equal(
+        torch.rand(3, generator=torch_generator(1, "a")), torch.rand(3, generator=torch_generator(1, "a"))
+    )
     assert torch_generator(1, "a", 0).initial_seed() != torch_generator(1, "a", 1).initial_seed()
 
 

@@ -26,7 +26,7 @@ from fokker.processes import NoiseProcess, VarianceExploding
 from fokker.rng import check_seed, torch_generator
 from fokker.score import RHO_RANGE, Cond, Moments
 from fokker.storage import file_hash, read_json, read_tensors, write_json, write_tensors
-from fokker.training import Batch, Trainer, TrainRecord
+from fokker.training import Batch, Trainer, TrainRecord, suitable_threads
 
 Clip = tuple[float | None, float | None]
 
@@ -45,6 +45,7 @@ def fit(
     seed: int = 0,
     steps: int | None = None,
     out: str | Path | None = None,
+    device: str | torch.device = "cpu",
     progress: Callable[[TrainRecord], None] | None = None,
 ) -> ConditionalPosterior:
     """Learn p(x given y) from pairs x (N, *x_shape), y (N, *y_shape).
@@ -55,7 +56,8 @@ def fit(
     observed (NaN in y means the same). likelihood: y is then the clean data, and its noise is drawn anew at every step.
     clip: bounds (lower, upper; None for no bound) at which x has atoms; samples are clipped to them. steps: length of
     the training. out: folder for the model and its checkpoint; a fit that was interrupted there continues to the very
-    same weights.
+    same weights. device: where the network lives ("cuda" for a GPU); data and samples stay on the CPU. progress:
+    called with a record at every validation.
 
     Raises InputError for wrong shapes, NaN in x, infinities, fewer than 10 pairs or entries that never vary.
     """
@@ -66,18 +68,22 @@ def fit(
     if steps is not None:
         recipe = replace(recipe, training=replace(recipe.training, steps=steps))
     data = _Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out)
-    trainer, posterior = _assemble(data, process, network, recipe, clip, seed)
-    if out is None:
+    trainer, posterior = _assemble(data, process, network, recipe, clip, seed, torch.device(device))
+    with suitable_threads(posterior.model.network):
+        if out is not None:
+            return _fit_in_folder(Path(out), trainer, posterior, data, progress)
         for record in trainer.run():
             if progress is not None:
                 progress(record)
-        return posterior
-    return _fit_in_folder(Path(out), trainer, posterior, data, progress)
+    return posterior
 
 
-def load(directory: str | Path) -> ConditionalPosterior:
-    """The posterior that `save` (or `fit(..., out=directory)`) left; nothing read from disk runs code."""
-    return ConditionalPosterior.load(directory)
+def load(directory: str | Path, device: str | torch.device = "cpu") -> ConditionalPosterior:
+    """The posterior that `save` (or `fit(..., out=directory)`) left, its network on `device`.
+
+    Nothing read from disk runs code. InputError names a file that is missing or damaged.
+    """
+    return ConditionalPosterior.load(directory, torch.device(device))
 
 
 class _Pairs:
@@ -150,7 +156,9 @@ class _Pairs:
     def fingerprint(self) -> str:
         """SHA-256 of the pairs and of the noise that goes with them."""
         parts = [self.x, self.y] if self.omega is None else [self.x, self.y, self.omega]
-        content = hashlib.sha256(repr(self.likelihood).encode())
+        content = hashlib.sha256(b"" if self.likelihood is None else repr(self.likelihood.std).encode())
+        if self.likelihood is not None and self.likelihood.covariance is not None:
+            parts.append(torch.as_tensor(self.likelihood.covariance, dtype=torch.float64).cpu())
         for part in parts:
             content.update(str(tuple(part.shape)).encode())
             content.update(part.contiguous().numpy().tobytes())
@@ -167,7 +175,13 @@ class _Pairs:
 
 
 def _assemble(
-    data: _Pairs, process: NoiseProcess | None, network: nn.Module | None, recipe: Recipe, clip: Clip | None, seed: int
+    data: _Pairs,
+    process: NoiseProcess | None,
+    network: nn.Module | None,
+    recipe: Recipe,
+    clip: Clip | None,
+    seed: int,
+    device: torch.device,
 ) -> tuple[Trainer, ConditionalPosterior]:
     if recipe.spread_atoms and clip is not None:
         data.spread_atoms()
@@ -188,7 +202,13 @@ def _assemble(
             torch.manual_seed(torch_generator(seed, "weights").initial_seed())
             network = build({**recipe.network, "x_size": x[0].numel(), "feature_size": feature_size})
     model = NetworkScore(
-        process, network, mapping, moments, rho_range, preconditioning=recipe.preconditioning, data_std=data_std
+        process,
+        network.to(device),
+        mapping,
+        moments,
+        rho_range,
+        preconditioning=recipe.preconditioning,
+        data_std=data_std,
     )
 
     def batch(step: int) -> Batch:
@@ -212,22 +232,31 @@ def _fit_in_folder(
     data: _Pairs,
     progress: Callable[[TrainRecord], None] | None,
 ) -> ConditionalPosterior:
-    """Run with a checkpoint after every record; a finished fit of the same data and settings is loaded."""
+    """Run with a checkpoint after every record; a finished fit of the same data and settings is loaded.
+
+    Files that are damaged or lost are made again: from the last checkpoint, or from the start.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state, done, weights = folder / "train_state.safetensors", folder / "training.json", folder / "weights.safetensors"
-    print_of_data = data.fingerprint()
-    settings = {**posterior.settings(), "training": asdict(trainer.settings), "seed": trainer.seed}
-    if done.exists():
-        finished = read_json(done)
-        _check_same(folder, finished, print_of_data, settings)
-        if weights.exists() and finished["weights"] == file_hash(weights):
-            return load(folder)
-    elif state.exists():
-        tensors, metadata = read_tensors(state)
-        values = json.loads(metadata["values"])
-        _check_same(folder, values, print_of_data, settings)
-        trainer.resume(tensors, values["trainer"])
-    identity = {"data": print_of_data, "settings": settings}
+    model = json.loads(json.dumps(posterior.settings()))
+    recipe = posterior.recipe
+    levels = {"name": recipe.levels, "mean": recipe.level_mean, "std": recipe.level_std}
+    settings = {
+        **model, "training": asdict(trainer.settings), "seed": trainer.seed, "levels": levels,
+        "held_out": recipe.held_out, "spread_atoms": recipe.spread_atoms,
+    }  # fmt: skip
+    identity: dict[str, Any] = {"data": data.fingerprint(), "settings": settings}
+    finished = _whole(read_json, done)
+    if isinstance(finished, dict):
+        _check_same(folder, finished, **identity)
+        intact = finished.get("weights") == _whole(file_hash, weights)
+        if intact and _whole(read_json, folder / "model.json") == model:
+            return load(folder, posterior.model.device)
+    checkpoint = _whole(read_tensors, state)
+    if checkpoint is not None and "values" in checkpoint[1]:
+        values = json.loads(checkpoint[1]["values"])
+        _check_same(folder, values, **identity)
+        trainer.resume(checkpoint[0], values["trainer"])
     for record in trainer.run():
         tensors, values = trainer.state()
         write_tensors(state, tensors, {"values": json.dumps({**identity, "trainer": values})})
@@ -237,6 +266,14 @@ def _fit_in_folder(
     records = [asdict(record) for record in trainer.records]
     write_json(done, {**identity, "weights": file_hash(weights), "seconds": trainer.seconds, "records": records})
     return posterior
+
+
+def _whole(read: Callable[[Path], Any], path: Path) -> Any:
+    """What is in a file; None where it is missing or damaged."""
+    try:
+        return read(path)
+    except InputError:
+        return None
 
 
 def _check_same(folder: Path, found: dict[str, Any], data: str, settings: dict[str, Any]) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +51,9 @@ def command(words: list[str]) -> int:
     except InputError as error:
         return _say(error, 2)
     except KeyboardInterrupt:
-        print("\nfokker: interrupted; the same command continues where it stopped", file=sys.stderr)
-        return 130
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # after the terminal's ^C
+        return _say("interrupted; the same command continues where it stopped", 130)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
         return _say(what, 1)
@@ -65,7 +68,7 @@ def _say(what: object, status: int) -> int:
 
 def _dispatch(words: list[str]) -> int:
     match words:
-        case [] | ["-h" | "--help", *_]:
+        case [] | ["-h" | "--help", *_] | ["run" | "problems", "-h" | "--help"]:
             print(HELP, end="")
         case ["--version"]:
             import fokker
@@ -74,12 +77,13 @@ def _dispatch(words: list[str]) -> int:
         case ["problems"]:
             for name, line in PROBLEMS.items():
                 print(f"{name}  {line}")
+        case ["problems" | "--version" as name, other, *_]:
+            raise InputError(f"{name}: got {other!r}, nothing more is accepted")
         case ["run", name, *options] if name in PROBLEMS:
             _run_boundary_flux(options)
-        case ["run", "-h" | "--help"]:
-            print(HELP, end="")
         case ["run", *rest]:
-            raise InputError(f"problem: got {rest[0] if rest else 'none'!r}, one of {', '.join(PROBLEMS)} is accepted")
+            got = repr(rest[0]) if rest else "nothing"
+            raise InputError(f"problem: got {got}, one of {', '.join(PROBLEMS)} is accepted")
         case ["report", *options]:
             _report(options)
         case [other, *_]:
@@ -119,32 +123,41 @@ def _run_boundary_flux(options: list[str]) -> None:
     if preset not in presets:
         raise InputError(f"preset: got {preset!r}, one of {', '.join(presets)} is accepted")
 
-    @dataclass(frozen=True)
-    class Run:
-        """Boundary flux: where a chemical enters a channel, from 30 noisy sensors, beside the exact posterior."""
-
-        output: tyro.conf.OmitArgPrefixes[Output]
-        problem: tyro.conf.OmitArgPrefixes[BoundaryFlux]
-
+    # Made here, so that `fokker problems` does not need the parser.
+    flat = tyro.conf.OmitArgPrefixes
+    Run = make_dataclass("Run", [("output", flat[Output]), ("problem", flat[BoundaryFlux])])
+    Run.__doc__ = f"Boundary flux: {PROBLEMS['boundary-flux']}."
     asked = _parse(Run, options, "fokker run boundary-flux", Run(Output(), presets[preset]))
+    if asked is None:
+        return
     with _bars(asked.output.quiet) as progress:
-        metrics = run(asked.problem, asked.output.out, progress)
-        progress("report", 0, 1)
-        page = flux_page.write(asked.output.out)
-        progress("report", 1, 1)
+
+        def report(out: Path) -> None:
+            progress("report", 0, 1)
+            flux_page.write(out)
+            progress("report", 1, 1)
+
+        metrics = run(asked.problem, asked.output.out, progress, report)
     for line in _summary(asked.problem, metrics):
         print(line)
-    print(f"report: {page}")
+    print(f"report: {asked.output.out / 'report.html'}")
 
 
 def _report(options: list[str]) -> None:
     from fokker.report import flux_page
+    from fokker.storage import locked
 
-    print(f"report: {flux_page.write(_parse(Report, [*options], 'fokker report', None, positional=True).directory)}")
+    asked = _parse(Report, options, "fokker report", None, positional=True)
+    if asked is None:
+        return
+    if not (asked.directory / "config.json").is_file():
+        raise InputError(f"{asked.directory}: holds no run, a folder that `fokker run` has made is accepted")
+    with locked(asked.directory):
+        print(f"report: {flux_page.write(asked.directory)}")
 
 
 def _parse(kind: Any, options: list[str], program: str, default: Any, positional: bool = False) -> Any:
-    """Options as a dataclass; what the parser has to say against them as one InputError."""
+    """Options as a dataclass, None where help was asked for; what is wrong with them as one InputError."""
     import tyro
 
     config = (tyro.conf.Positional,) if positional else ()
@@ -156,10 +169,22 @@ def _parse(kind: Any, options: list[str], program: str, default: Any, positional
             return tyro.cli(kind, prog=program, args=options, default=default, config=config)
     except SystemExit as stop:
         if stop.code in (0, None):
-            raise
-        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()[1:]]
-        text = " ".join(lines[: lines.index("")] if "" in lines else lines)
-        raise InputError(f"{text} (see {program} --help)") from None
+            return None
+        cause: BaseException | None = stop
+        while cause is not None:  # a dataclass has refused its values: its own words are the best
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__context__
+        raise InputError(f"{_in_one_line(said.getvalue())} (see {program} --help)") from None
+
+
+def _in_one_line(box: str) -> str:
+    """The parser's complaint without its box and colours: what is wrong, and the options it names as accepted."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│|╭╮╰╯ ") for line in plain.splitlines()[1:]]  # the first is a title
+    parts = [list(part) for text, part in groupby(lines, lambda line: bool(line.strip("─-"))) if text]
+    accepted = [line for part in parts[1:] for line in part if line.startswith("--")]
+    return " ".join(parts[0]) + (f", accepted: {'; '.join(accepted)}" if accepted else "")
 
 
 def _value_of(name: str, options: list[str], default: str) -> str:
@@ -221,4 +246,6 @@ def _summary(problem: BoundaryFlux, metrics: dict[str, float]) -> list[str]:
                 error, crps = metrics[f"{head}.error_percent"], metrics[f"{head}.crps"]
                 line = f"  {label:10s}  error {error:5.2f} %   CRPS {crps:.4f}   coverage of 50/80/95 % intervals"
                 lines.append(f"{line} {covered}")
+        if not metrics[f"{case.name}.exact.noise={case.noise:g}.cases"]:
+            lines.append("  no exact posterior is resolved to compare with")
     return lines

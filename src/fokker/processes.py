@@ -156,7 +156,7 @@ class VariancePreserving(NoiseProcess):
     def __post_init__(self) -> None:
         check_positive("n", self.n)
         check_positive("beta_max", self.beta_max)
-        if not (math.isfinite(self.beta_min) and self.beta_min >= 0):
+        if not (isinstance(self.beta_min, int | float) and math.isfinite(self.beta_min) and self.beta_min >= 0):
             raise InputError(f"beta_min: got {self.beta_min}, a finite number >= 0 is accepted")
 
     def _beta(self, t: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class CosineField:
                 f"(..., P, {self.dimension})"
             )
         k = torch.arange(self.modes, dtype=torch.float64, device=points.device)
-        factor = torch.where(k == 0, 1.0, math.sqrt(2.0))
+        factor = torch.where(k == 0, 1.0, torch.full_like(k, math.sqrt(2.0)))  # two numbers would be float32
         waves = factor * torch.cos(math.pi * k * points.to(torch.float64)[..., None])  # (..., P, d, modes)
         value = waves[..., 0, :]
         k2 = k**2

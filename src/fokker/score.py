@@ -57,11 +57,11 @@ def column(value: Tensor, like: Tensor) -> Tensor:
 
 def row_mean(value: Tensor, cond: Cond) -> Tensor:
     """Mean over the entries of each row (B, *shape) -> (B,); where cond["mask"] (B, P) is zero they are padding."""
-    flat = value.flatten(1)
+    flat = value.reshape(len(value), -1)
     if "mask" not in cond:
         return flat.mean(1)
     mask = cond["mask"].to(value)
-    kept = mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim)).expand_as(value).flatten(1)
+    kept = mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim)).expand_as(value).reshape(flat.shape)
     return (flat * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 

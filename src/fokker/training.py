@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,8 +43,8 @@ class TrainSettings:
     weight_decay: float = 0.0
     ema: float = 0.999
     weighting: str = "edm"
-    validate_every: int = 200
-    patience: int = 0
+    validate_every: int = 100
+    patience: int = 20
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "copies", "validate_every"):
@@ -195,6 +196,17 @@ class Trainer:
 
     def _networks(self) -> list[tuple[str, nn.Module]]:
         return [("network", self.model.network), ("averaged", self.averaged), ("best", self.best)]
+
+
+@contextmanager
+def suitable_threads(network: nn.Module) -> Iterator[None]:
+    """One thread for a network of fewer than a million weights: more only wait for each other. Restored at the end."""
+    before, size = torch.get_num_threads(), sum(p.numel() for p in network.parameters())
+    torch.set_num_threads(1 if size < 1_000_000 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

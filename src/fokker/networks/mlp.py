@@ -58,10 +58,12 @@ class ConditionalMLP(nn.Module):
     def forward(self, x: Tensor, level: Tensor, embedding: Tensor) -> Tensor:
         """x (B, x_size), level (B,) or (1,), embedding (B, E)."""
         angle = level[:, None] * self.frequencies
-        biases = (embedding + self.level(torch.cat([angle.sin(), angle.cos()], 1))).chunk(1 + len(self.hidden), 1)
-        h = nn.functional.silu(self.enter(x) + biases[0])
-        for layer, bias in zip(self.hidden, biases[1:]):
-            h = h + nn.functional.silu(layer(h) + bias)
+        levels = self.level(torch.cat([angle.sin(), angle.cos()], 1)).chunk(1 + len(self.hidden), 1)
+        biases = embedding.chunk(len(levels), 1)
+        # addmm: the product and its bias in one pass over memory, which is what bounds a network this small
+        h = nn.functional.silu(torch.addmm(biases[0], x, self.enter.weight.T) + levels[0])
+        for layer, bias, here in zip(self.hidden, biases[1:], levels[1:]):
+            h = h + nn.functional.silu(torch.addmm(bias, h, layer.weight.T) + here)  # type: ignore[arg-type]
         return self.leave(h)
 
     def settings(self) -> dict[str, Any]:

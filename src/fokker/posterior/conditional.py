@@ -153,8 +153,11 @@ class ConditionalPosterior:
         }
 
     @classmethod
-    def load(cls, directory: str | Path) -> ConditionalPosterior:
-        """What `save` wrote; InputError naming the file where one is missing, damaged or of another format."""
+    def load(cls, directory: str | Path, device: torch.device) -> ConditionalPosterior:
+        """What `save` wrote, the network on `device`.
+
+        InputError names the file where one is missing, damaged or of another format.
+        """
         directory = Path(directory)
         settings = read_json(directory / "model.json")
         tensors, _ = read_tensors(directory / "weights.safetensors")
@@ -167,7 +170,7 @@ class ConditionalPosterior:
             low, high = settings["rho_range"]
             model = NetworkScore(
                 process_from_settings(settings["process"]),
-                network,
+                network.to(device),
                 restored,
                 Moments(tensors["moments.mean"], tensors["moments.factor"]),
                 (low, high),

@@ -8,7 +8,6 @@ Source: Dasgupta et al. 2025 (arXiv 2504.07437), section 6; constants that our c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,12 +15,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fokker.coordinates import KINDS
 from fokker.errors import InputError
 from fokker.pde.advection_diffusion import AdvectionDiffusion, Channel
 from fokker.posterior import recipes
 from fokker.posterior.recipes import Recipe
 from fokker.processes import NoiseProcess, VarianceExploding, VariancePreserving
 from fokker.random_fields import squared_exponential
+from fokker.rng import check_seed
 from fokker.samplers import RK45, EulerMaruyama, GaussianTransition, Heun, Transition
 from fokker.samplers.loop import Sampler
 
@@ -73,13 +74,15 @@ class BoundaryFlux:
     def __post_init__(self) -> None:
         for name in ("prior_mean", "noise"):
             values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise InputError(f"{name}: got {values!r}, one or more different numbers are accepted")
+            if not values or len({f"{value:g}" for value in values}) < len(values):  # they name files and metrics
+                raise InputError(
+                    f"{name}: got {values!r}, one or more numbers that differ in their first six digits are accepted"
+                )
         for noise in self.noise:
-            if not (math.isfinite(noise) and noise > 0):
-                raise InputError(f"noise: got {noise!r}, finite standard deviations > 0 are accepted")
+            if not 1e-6 <= noise <= 1e6:  # sensors see values from 0 to about 10 times the mean flux
+                raise InputError(f"noise: got {noise!r}, standard deviations from 1e-6 to 1e6 are accepted")
         for mean in self.prior_mean:
-            if not (math.isfinite(mean) and -2 <= mean <= 100):
+            if not -2 <= mean <= 100:
                 raise InputError(f"prior_mean: got {mean!r}, numbers from -2 to 100 are accepted")
         for name, least in (("test", 2), ("samples", 2), ("train", 0), ("training_steps", 0), ("steps", 0)):
             if getattr(self, name) < least:
@@ -94,14 +97,26 @@ class BoundaryFlux:
             raise InputError(f"alpha: got {self.alpha} with {self.sampler}, which solves the ODE: 0 is accepted")
         if self.process not in ("ve", "vp"):
             raise InputError(f"process: got {self.process!r}, 've' or 'vp' is accepted")
+        if not 0.3 <= self.n <= 100:  # the noise-to-signal at t = 1 is too small below, infinite above
+            raise InputError(f"n: got {self.n!r}, numbers from 0.3 to 100 are accepted")
         recipes.get(self.recipe)
-        self.build_process(), self.build_sampler()  # their own checks
+        if self.coordinates and self.coordinates not in KINDS:
+            raise InputError(f"coordinates: got {self.coordinates!r}, one of {', '.join(KINDS)} is accepted")
+        if min(self.mesh) < 2 or self.order not in (1, 2):
+            raise InputError(
+                f"mesh: got {self.mesh} elements of order {self.order}, at least 2 x 2 of order 1 or 2 is accepted"
+            )
+        check_seed(self.seed)
+        self.build_sampler()  # has its own checks
 
     def build_process(self) -> NoiseProcess:
-        """VE up to the highest training level, or 5 in the published recipe; VP(n) with the default beta."""
+        """VE up to the highest training level, or 5 as published, in coordinates from 0 to 1; VP(n) with the default
+        beta.
+        """
         if self.process == "vp":
             return VariancePreserving(self.n)
-        return VarianceExploding(sigma_max=5.0 if self.recipe == "published" else 20.0)
+        published = self.recipe == "published" and self.coordinates in ("", "minmax")
+        return VarianceExploding(sigma_max=5.0 if published else 20.0)
 
     def build_sampler(self) -> Sampler:
         """The named sampler (else the recipe's own kind) with its alpha; both transitions are of second order."""
@@ -167,10 +182,13 @@ class Case:
         recipe = recipes.get(self.run.recipe)
         if self.run.coordinates:
             recipe = replace(recipe, coordinates=self.run.coordinates)
-        steps = self.run.training_steps
-        if not steps and recipe.name == "default":
-            steps = 4000 if self.redrawn else 1000
-        return replace(recipe, training=replace(recipe.training, steps=steps)) if steps else recipe
+        training = recipe.training
+        if recipe.name == "default" and not self.redrawn:
+            # A few thousand fixed pairs are learned by heart soon: large batches and weight decay put that off.
+            training = replace(training, steps=800, batch_size=2048, copies=2, weight_decay=1.0)
+        if self.run.training_steps:
+            training = replace(training, steps=self.run.training_steps)
+        return replace(recipe, training=training)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from fokker.diagnostics.coverage import coverage_per_case
 from fokker.diagnostics.scores import crps
+from fokker.errors import InputError
 from fokker.problems.boundary_flux import BoundaryFlux, Case
 from fokker.storage import read_json, read_tensors, write_tensors
 
@@ -38,10 +41,19 @@ class Summary:
             samples[:SHOWN].astype(np.float32),
         )
 
-    def save(self, path: Path, **more: np.ndarray) -> None:
-        """As one safetensors file."""
+    def save(self, path: Path, made_from: Mapping[str, str], **more: np.ndarray) -> None:
+        """As one safetensors file that says what it was made from."""
         arrays = {**vars(self), **more}
-        write_tensors(path, {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()})
+        tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
+        write_tensors(path, tensors, made_from)
+
+    @staticmethod
+    def is_done(path: Path, made_from: Mapping[str, str]) -> bool:
+        """Whether `path` is whole and was made from the same; if not, it is to be made again."""
+        try:
+            return read_tensors(path)[1] == made_from
+        except InputError:
+            return False
 
     @classmethod
     def load(cls, path: Path) -> tuple[Summary, dict[str, np.ndarray]]:
@@ -69,7 +81,7 @@ def measure(settings: BoundaryFlux, out: Path, timings: dict[str, float]) -> dic
     posterior, `exact` and `no_network` alike; METRIC_all over every test case; crps_z is the paired z of
     CRPS, `no_network` minus learned, over all of them. error_percent is the mean of
     |E[q given y] - q| over the mean flux; crps the fair one; coverage_L the fraction of fluxes inside
-    central L % intervals.
+    central L % intervals. What is not a finite number (no case resolved, no flux at all) is left out.
     """
     metrics: dict[str, float] = {}
     for case in settings.cases():
@@ -89,29 +101,34 @@ def measure(settings: BoundaryFlux, out: Path, timings: dict[str, float]) -> dic
                     metrics[f"{head}.{name}_all"] = value
         if "no_network" in methods:
             gain = (methods["no_network"].crps - learned.crps).mean(1)
-            z = gain.mean() / gain.std(ddof=1) * len(gain) ** 0.5
-            metrics[f"{case.name}.{case.method}.{tail}.crps_z"] = float(z)
+            z = _ratio(gain.mean(), gain.std(ddof=1)) * len(gain) ** 0.5
+            metrics[f"{case.name}.{case.method}.{tail}.crps_z"] = z
         metrics[f"{case.name}.{case.method}.{tail}.nfe"] = int(more["nfe"])
         metrics[f"{case.name}.exact.{tail}.cases"] = len(resolved)
         metrics[f"{case.name}.exact.{tail}.unresolved"] = len(checks["resolved"]) - len(resolved)
         metrics[f"{case.name}.exact.{tail}.seconds"] = float(checks["seconds"])
         trained = read_json(model_path(out, case) / "training.json")["seconds"]
         metrics[f"{case.name}.train.{tail}.seconds"] = trained
-        metrics[f"{case.name}.sample.{tail}.seconds"] = timings.get(f"{case.folder}.sample.seconds", 0.0)
+        metrics[f"{case.name}.sample.{tail}.seconds"] = float(more["seconds"])
     for mean in settings.prior_mean:
         metrics[f"mean{mean:g}.simulate.seconds"] = timings[f"mean{mean:g}.simulate.seconds"]
     for stage in ("simulate", "train", "sample"):
         parts = [v for k, v in metrics.items() if f".{stage}." in k and k.endswith(".seconds")]
         metrics[f"{stage}.seconds"] = sum(parts)
-    return metrics
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def scores(summary: Summary, truth: np.ndarray, cases: np.ndarray) -> dict[str, float]:
-    """error_percent, crps and coverage of a posterior on these cases."""
-    error = np.abs(summary.mean[cases] - truth[cases]).mean() / truth[cases].mean()
+    """error_percent, crps and coverage of a posterior on these cases; nothing for no case."""
+    if len(cases) == 0:
+        return {}
     covered = summary.covered[:, cases].mean((1, 2))
     return {
-        "error_percent": 100 * float(error),
+        "error_percent": 100 * _ratio(np.abs(summary.mean[cases] - truth[cases]).mean(), truth[cases].mean()),
         "crps": float(summary.crps[cases].mean()),
         **{f"coverage_{100 * level:g}": float(c) for level, c in zip(LEVELS, covered)},
     }
+
+
+def _ratio(above: float, below: float) -> float:
+    return float(above) / float(below) if below else math.nan

@@ -1,12 +1,15 @@
-"""Running boundary flux: simulate, fit, reference, sample, measure. Every stage leaves whole files and is skipped if
-they are there, so a run that was killed continues where it stopped and ends with the same numbers.
+"""Running boundary flux: simulate, fit, reference, sample, measure. Every stage leaves whole files that say
+what they were made from, and is skipped where they are there. So a run that was killed continues where it stopped and
+ends with the same numbers, and what was lost or damaged meanwhile is made again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray
-import zarr
 
 from fokker import api
 from fokker.coordinates import Posterior as PosteriorCoordinates
@@ -27,10 +29,10 @@ from fokker.problems.parallel import Progress, Task, run_side_by_side
 from fokker.reference.rectified import rectified_posterior
 from fokker.rng import torch_generator
 from fokker.simulation.store import SimulationStore, simulate
-from fokker.storage import atomic_path, ensure_writable, locked, read_json, write_json
+from fokker.storage import atomic_path, ensure_writable, file_hash, locked, read_json, write_json
 
 REFERENCE_SAMPLES = 1000  # per case
-TEST_SEED = 2**32  # added to the seed, so that test pairs never meet training pairs
+TEST_SEED = 2**32  # xor-ed into the seed, so that test pairs never meet training pairs
 PACKAGES = ("fokker", "torch", "numpy", "scipy", "scikit-fem", "zarr", "xarray", "arviz-base")
 
 
@@ -42,14 +44,17 @@ class Stores:
     test: SimulationStore
 
 
-def run(settings: BoundaryFlux, out: Path, progress: Progress) -> dict[str, float]:
+def run(
+    settings: BoundaryFlux, out: Path, progress: Progress, report: Callable[[Path], object] | None = None
+) -> dict[str, float]:
     """Do all that is not done yet in the folder `out` and return the metrics, which are in metrics.json too.
 
-    Raises InputError where the folder holds a run with other settings or is in use, OSError where the disk fails.
+    `report(out)` is called at the end, while the folder is still held. Raises InputError where the folder holds a run
+    with other settings or is in use, OSError where the disk fails.
     """
     ensure_writable(out)
-    _claim(settings, out)
     with locked(out):
+        _claim(settings, out)
         write_json(out / "config.json", {**settings.settings(), "versions": versions()})
         timings = _timings(out)
         stores = {mean: _simulate(settings, mean, out, timings, progress) for mean in settings.prior_mean}
@@ -60,9 +65,11 @@ def run(settings: BoundaryFlux, out: Path, progress: Progress) -> dict[str, floa
             progress,
         )
         for case in settings.cases():
-            _sample(case, stores[case.mean], out, timings, progress)
+            _sample(case, stores[case.mean], out, progress)
         metrics = measure(settings, out, timings)
         write_json(out / "metrics.json", metrics)
+        if report is not None:
+            report(out)
         return metrics
 
 
@@ -76,7 +83,12 @@ def _claim(settings: BoundaryFlux, out: Path) -> None:
     path = out / "config.json"
     if not path.exists():
         return
-    found, wanted = read_json(path), json.loads(json.dumps(settings.settings()))
+    try:
+        found = dict(read_json(path))
+    except (InputError, TypeError, ValueError) as error:
+        text = f"{path} is damaged ({error}); remove it to continue with these settings, or give another --out"
+        raise InputError(text) from error
+    wanted = json.loads(json.dumps(settings.settings()))
     for name, value in wanted.items():
         if found.get(name) != value:
             raise InputError(
@@ -86,24 +98,39 @@ def _claim(settings: BoundaryFlux, out: Path) -> None:
 
 
 def _timings(out: Path) -> dict[str, float]:
-    path = out / "timings.json"
-    return read_json(path) if path.exists() else {}
+    """Seconds of the simulations, kept from where they were really made; they are no result, and may be lost."""
+    try:
+        return dict(read_json(out / "timings.json"))
+    except (InputError, TypeError, ValueError):
+        return {}
 
 
-def _record(out: Path, timings: dict[str, float], name: str, seconds: float) -> None:
-    """Keep the time of a stage where it was really done, not where it was found done."""
-    timings[name] = seconds
-    write_json(out / "timings.json", timings)
+def _group(store: Path) -> None:
+    """Make `store` a Zarr group, to hold others."""
+    write_json(store / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
+
+
+def made_from(case: Case, **more: str) -> dict[str, str]:
+    """All that decides a result: the case, every setting, and what else is given."""
+    return {"case": case.folder, "settings": json.dumps(case.run.settings()), **more}
+
+
+def _folder_hash(folder: Path) -> str:
+    """SHA-256 of all files of a folder; that of nothing where there is none."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        total.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
+    return total.hexdigest()
 
 
 def _simulate(settings: BoundaryFlux, mean: float, out: Path, timings: dict[str, float], progress: Progress) -> Stores:
     """Training and test fluxes with clean sensor values, as groups of simulations.zarr."""
     started = time.perf_counter()
     simulator = settings.simulator(mean)
-    zarr.open_group(out / "simulations.zarr", mode="a")
+    _group(out / "simulations.zarr")
     pairs = Case(settings, mean, settings.noise[0]).pairs
     stores = []
-    for name, count, seed in (("train", pairs, settings.seed), ("test", settings.test, settings.seed + TEST_SEED)):
+    for name, count, seed in (("train", pairs, settings.seed), ("test", settings.test, settings.seed ^ TEST_SEED)):
 
         def report(done: int, total: int, name: str = name) -> None:
             progress(f"simulate mean {mean:g}, {name}", done, total)
@@ -114,7 +141,8 @@ def _simulate(settings: BoundaryFlux, mean: float, out: Path, timings: dict[str,
             raise InputError(f"{path}: {stores[-1].failed} simulations are not finite; a finer mesh is accepted")
     key = f"mean{mean:g}.simulate.seconds"
     if key not in timings:
-        _record(out, timings, key, time.perf_counter() - started)
+        timings[key] = time.perf_counter() - started
+        write_json(out / "timings.json", timings)
     return Stores(*stores)
 
 
@@ -143,7 +171,7 @@ def fit_case(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
 def reference_case(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
     """Exact posterior of the first test cases in results/NAME-reference.safetensors."""
     path, count = result_path(out, case, "reference"), case.run.reference
-    if path.exists():
+    if Summary.is_done(path, made_from(case)):
         return
     x, clean = stores.test.load()
     y = measurements(case, clean, "test")[:count].numpy()
@@ -154,18 +182,20 @@ def reference_case(case: Case, stores: Stores, out: Path, progress: Progress) ->
     )
     progress(f"reference {case.folder}", count, count)
     checks = {"rhat": exact.rhat, "ess": exact.ess, "resolved": exact.resolved, "seconds": np.array(exact.seconds)}
-    Summary.of(exact.samples, x[:count]).save(path, **checks)
+    Summary.of(exact.samples, x[:count]).save(path, made_from(case), **checks)
 
 
-def _sample(case: Case, stores: Stores, out: Path, timings: dict[str, float], progress: Progress) -> None:
+def _sample(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
     """The learned posterior and the baseline on every test case, in results/NAME-METHOD.safetensors."""
     run, stage = case.run, f"score {case.folder}"
     paths = {name: result_path(out, case, name) for name in ("posterior", "no_network")}
     x, clean = stores.test.load()
     y = measurements(case, clean, "test")
     posterior = api.load(model_path(out, case)).on(run.build_process())
-    if not paths["posterior"].exists():
-        started = time.perf_counter()
+    origin = made_from(case, weights=file_hash(model_path(out, case) / "weights.safetensors"))
+    kept = out / "posterior.zarr" / case.folder
+    _group(kept.parent)
+    if not Summary.is_done(paths["posterior"], {**origin, "samples": _folder_hash(kept)}):
         drawn = posterior.sample(
             y,
             run.samples,
@@ -174,23 +204,23 @@ def _sample(case: Case, stores: Stores, out: Path, timings: dict[str, float], pr
             steps=run.steps or None,
             progress=lambda done, total: progress(f"sample {case.folder}", done, total),
         )
-        _record(out, timings, f"{case.folder}.sample.seconds", time.perf_counter() - started)
         progress(stage, 0, 2)
-        _keep(drawn, x, out / "posterior.zarr", case.folder)
+        _keep(drawn, x, kept)
+        more = {"nfe": np.array(drawn.nfe), "seconds": np.array(drawn.seconds), "truth": x, "y": y.numpy()}
         summary = Summary.of(drawn.samples.numpy(), x)
-        summary.save(paths["posterior"], nfe=np.array(drawn.nfe), truth=x, y=y.numpy())
+        summary.save(paths["posterior"], {**origin, "samples": _folder_hash(kept)}, **more)
     progress(stage, 1, 2)
-    if isinstance(posterior.coordinates, PosteriorCoordinates) and not paths["no_network"].exists():
+    gaussian = isinstance(posterior.coordinates, PosteriorCoordinates)
+    if gaussian and not Summary.is_done(paths["no_network"], origin):
         baseline = posterior.no_network().sample(y, run.samples, run.seed)
-        Summary.of(baseline.samples.numpy(), x).save(paths["no_network"])
+        Summary.of(baseline.samples.numpy(), x).save(paths["no_network"], origin)
     progress(stage, 2, 2)
 
 
-def _keep(drawn: PosteriorSamples, x: np.ndarray, store: Path, name: str) -> None:
-    """The first cases with their true fluxes, as a group of posterior.zarr in ArviZ's layout."""
-    zarr.open_group(store, mode="a")
+def _keep(drawn: PosteriorSamples, x: np.ndarray, path: Path) -> None:
+    """The first cases with their true fluxes, as a group in ArviZ's layout."""
     kept = replace(drawn, samples=drawn.samples[:SHOWN], y=drawn.y[:SHOWN])
     tree = kept.to_arviz()
     tree["constant_data"] = xarray.DataTree(xarray.Dataset({"x_true": (("measurement", "x_dim_0"), x[:SHOWN])}))
-    with atomic_path(store / name) as temporary:
+    with atomic_path(path) as temporary:
         tree.to_zarr(temporary, consolidated=False)

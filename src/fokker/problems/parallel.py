@@ -9,16 +9,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from fokker.errors import InputError
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
+TOLD_IN_A_LINE = (InputError, FloatingPointError, MemoryError, ImportError)  # OSError too, with its number and file
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Task:
 def run_side_by_side(tasks: list[Task], progress: Progress, at_once: int = 2) -> None:
     """Run all tasks, `at_once` at a time, in the given order; the first error stops the others and is raised here.
 
-    InputError and OSError come back as themselves. Ctrl-C ends the processes; a process whose parent was killed ends
-    at its next report. Nothing is lost either way: tasks keep what they have finished on disk.
+    Errors that are told in a line come back as themselves. Ctrl-C ends the processes, and so does the death of this
+    one. Nothing is lost either way: tasks keep what they have finished on disk.
     """
     context = multiprocessing.get_context("spawn")
     messages: multiprocessing.Queue = context.Queue()
@@ -42,9 +44,10 @@ def run_side_by_side(tasks: list[Task], progress: Progress, at_once: int = 2) ->
         while waiting or running:
             while waiting and len(running) < at_once:
                 index, task = waiting.pop(0)
-                process = context.Process(target=_work, args=(index, task, messages, os.getpid()), daemon=True)
-                process.start()
+                process = context.Process(target=_work, args=(index, task, messages), daemon=True)
                 running[index] = process
+                with _one_thread(), _deaf_to_interrupts():
+                    process.start()
             try:
                 kind, index, content = messages.get(timeout=0.5)
             except queue.Empty:
@@ -60,39 +63,67 @@ def run_side_by_side(tasks: list[Task], progress: Progress, at_once: int = 2) ->
             elif kind == "done":
                 running.pop(index).join()
             else:
-                _raise(*content)
+                raise content
     finally:
-        for process in running.values():
+        started = [process for process in running.values() if process.pid is not None]
+        for process in started:
             process.terminate()
-        for process in running.values():
+        for process in started:
             process.join()
 
 
-def _work(index: int, task: Task, messages: Any, parent: int) -> None:
-    torch.set_num_threads(1)
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started here compute on one thread: the linear algebra libraries read this as they are loaded."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started here do not hear Ctrl-C, not even while they import: this one does, and ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(index: int, task: Task, messages: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def report(stage: str, done: int, total: int) -> None:
-        if os.getppid() != parent:  # nobody is left to hear it
-            os._exit(1)
         messages.put(("progress", index, (stage, done, total)))
 
     try:
         task.function(*task.arguments, report)
-    except KeyboardInterrupt:
-        return  # the parent has it too, and tells the user
-    except (InputError, OSError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        name = error.filename if isinstance(error, OSError) else None
-        messages.put(("error", index, (type(error).__name__, str(error), number, name)))
-    except Exception:
-        messages.put(("error", index, ("", traceback.format_exc(), None, None)))
+    except Exception as error:
+        messages.put(("error", index, _portable(error)))
     else:
         messages.put(("done", index, None))
 
 
-def _raise(kind: str, text: str, number: int | None, name: str | None) -> None:
-    if kind == "InputError":
-        raise InputError(text)
-    if kind:
-        raise OSError(number, os.strerror(number), name) if number else OSError(text)
-    raise RuntimeError(f"a worker process failed:\n{text}")
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as one of the plain kinds, which other processes can read; any other with its traceback."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, error.filename) if error.errno else OSError(str(error))
+    for kind in TOLD_IN_A_LINE:
+        if isinstance(error, kind):
+            return kind(str(error))
+    return RuntimeError(f"a worker process failed:\n{traceback.format_exc()}")

@@ -19,7 +19,7 @@ from fokker.rng import Key, Rows
 from fokker.score import Cond, Processes, ScoreModel, State, over_parts
 from fokker.time_grid import Grid, Karras, check_times
 
-CHUNK = 8192  # rows at a time: the activations of a small network stay in the processor's cache
+CHUNK = 4096  # rows at a time: the activations of a small network stay in the processor's cache
 
 
 class Carried(NamedTuple):
@@ -239,7 +239,7 @@ def _check_finite(x: State, index: int, key: Key) -> None:
     for name, value in x.items() if isinstance(x, dict) else [("x", x)]:
         # The sum is not finite if any entry is not: one pass, no mask in the usual case.
         if not bool(torch.isfinite(value.sum())):
-            bad = (~torch.isfinite(value)).flatten(1).any(1).nonzero().flatten()
+            bad = (~torch.isfinite(value)).reshape(len(value), -1).any(1).nonzero().flatten()
             if len(bad):
                 row = int(bad[0])
                 raise FloatingPointError(

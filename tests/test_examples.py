@@ -1,0 +1,36 @@
+"""Every example runs, and says what it should."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_every_example_is_tested():
+    """A new example needs a test below."""
+    assert {p.name for p in EXAMPLES.glob("*.py")} == {"01_own_simulator.py", "02_one_denoiser_every_process.py"}
+
+
+def test_own_simulator_finds_both_answers():
+    """Sum 0.5 and product -0.3 have two solutions of equal weight; the Gaussian baseline cannot show them."""
+    found = runpy.run_path(str(EXAMPLES / "01_own_simulator.py"))
+    first = found["samples"].samples[:, 0]
+    for solution in (0.85, -0.35):
+        # 1,000 draws of probability near 1/2: eight standard errors are 0.13, the rest is for a short training.
+        assert float(((first - solution).abs() < 0.35).float().mean()) == pytest.approx(0.5, abs=0.2)
+    assert float(((first - 0.25).abs() < 0.1).float().mean()) < 0.05
+    baseline = found["baseline"].samples[:, 0]
+    assert float(((baseline - 0.25).abs() < 0.1).float().mean()) > 0.05
+
+
+def test_processes_coincide_on_one_grid_of_levels():
+    """Equal to rounding in float64, and the mean within five standard errors of the mixture's own."""
+    found = runpy.run_path(str(EXAMPLES / "02_one_denoiser_every_process.py"))
+    assert found["largest_difference"] < 1e-9
+    draws, mixture = found["first"], found["mixture"]
+    error = (draws.mean(0) - mixture.weights @ mixture.means) / (draws.std(0) / len(draws) ** 0.5)
+    assert bool((error.abs() < 5).all()), error
+    assert draws.dtype == torch.float64
