@@ -40,6 +40,9 @@ def growing(rho):
 SAMPLERS = {  # name: (sampler, declared order on rho >= rho_min)
     **{f"transition1_{a:g}": (fokker.Transition(alpha=a), 1) for a in ALPHAS},
     **{f"transition2_{a:g}": (fokker.Transition(alpha=a, order=2), 2) for a in ALPHAS},
+    **{f"gaussian1_{a:g}": (fokker.GaussianTransition(alpha=a, order=1), 1) for a in ALPHAS},
+    **{f"gaussian2_{a:g}": (fokker.GaussianTransition(alpha=a), 2) for a in ALPHAS},
+    "gaussian2_function": (fokker.GaussianTransition(alpha=growing), 2),
     "transition1_function": (fokker.Transition(alpha=growing), 1),
     "transition2_function": (fokker.Transition(alpha=growing, order=2), 2),
     **{f"euler_maruyama_{a:g}": (fokker.EulerMaruyama(alpha=a), 1) for a in ALPHAS},

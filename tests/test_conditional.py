@@ -407,3 +407,41 @@ def test_weighted_means_and_deviations():
     assert float(made.std()) == pytest.approx((0.5 * 1 + 0.25 * 0 + 0.25 * 4) ** 0.5)
     plain = replace(made, log_weights=None)
     assert float(plain.mean()) == pytest.approx(4 / 3) and float(plain.std()) == pytest.approx(float(values.std()))
+
+
+# --- A recipe of one's own
+
+
+def test_a_recipe_of_ones_own_survives_the_disk(tmp_path):
+    """Name, sampler, grid and steps: the loaded posterior draws the same samples without being told."""
+    recipe = replace(
+        RECIPE, name="mine", sampler=fokker.EulerMaruyama(alpha=0.5), grid=fokker.LogSNR(), steps=5, level_mean=0.1
+    )
+    posterior = fokker.fit(*pairs(500), recipe=recipe, steps=20)
+    posterior.save(tmp_path / "model")
+    loaded = fokker.load(tmp_path / "model")
+    assert loaded.recipe == posterior.recipe
+    drawn, again = posterior.sample(Y, 50), loaded.sample(Y, 50)
+    assert drawn.nfe == again.nfe == 5
+    torch.testing.assert_close(again.samples, drawn.samples, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "own", [{"sampler": fokker.Transition(alpha=lambda rho: rho)}, {"grid": lambda *a: torch.linspace(1, 0.1, 4)}]
+)
+def test_a_function_of_ones_own_cannot_be_saved(own, tmp_path):
+    posterior = fokker.fit(*pairs(500), recipe=replace(RECIPE, **own), steps=5)
+    with pytest.raises(InputError, match="function"):
+        posterior.save(tmp_path / "model")
+    assert not (tmp_path / "model" / "model.json").exists()
+
+
+def test_correlated_noise_cannot_be_saved(tmp_path):
+    """Nothing on disk says which field it was: a model loaded with white noise would be another one."""
+    field = fokker.CosineField(modes=8)
+    noise = fokker.Correlated(field, torch.linspace(0, 1, 3, dtype=torch.float64)[:, None])
+    process = fokker.VarianceExploding(noise=noise)
+    posterior = fokker.fit(*pairs(500), recipe=RECIPE, steps=5)
+    posterior.model.process = process
+    with pytest.raises(InputError, match="correlated"):
+        posterior.save(tmp_path / "model")

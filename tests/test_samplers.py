@@ -418,3 +418,20 @@ def test_control_wrong_models_are_flagged_with_noise_in_the_steps(sampler):
     assert flagged(drawn(wrong(Scaled, right), sampler))
     if isinstance(sampler, fokker.EulerMaruyama):
         assert flagged(drawn(right, TooMuchNoise(alpha=1.0)))
+
+
+@pytest.mark.parametrize("alpha", [*ALPHAS, growing])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_gaussian_transition_is_exact_for_gaussian_data(process, alpha):
+    """N(0, d^2 I): after three steps of any size the chain's law is that of x_t, to rounding; a point's is not."""
+    d = 0.7
+    model = fokker.GaussianScore(PROCESSES[process], torch.zeros(2).double(), d**2 * torch.eye(2).double())
+    times = model.process.time_of(torch.tensor([12.0, 3.0, 0.5, 0.1], dtype=torch.float64))
+    m, sigma = float(model.process.scale(times[-1])), float(model.process.sigma(times[-1]))
+    exact = (m**2 * d**2 + sigma**2) * torch.eye(2).double()
+    mean, covariance = chain_law(model, fokker.GaussianTransition(alpha=alpha), times)
+    torch.testing.assert_close(mean, torch.zeros(2).double(), rtol=0, atol=1e-12)
+    # With alpha a function of rho its integrals are by quadrature.
+    torch.testing.assert_close(covariance, exact, rtol=1e-4 if callable(alpha) else 1e-9, atol=1e-12)
+    _, other = chain_law(model, fokker.Transition(alpha=alpha, order=2), times)
+    assert float((other - exact).abs().max()) > 0.05 * float(exact.max())

@@ -296,7 +296,7 @@ def test_a_folder_of_other_data_or_settings_is_refused(tmp_path):
             fokker.fit(x, y, recipe=RECIPE, process=fokker.VariancePreserving(), out=folder)
         with pytest.raises(InputError, match="coordinates"):
             fokker.fit(x, y, recipe=RECIPE, coordinates="standard", out=folder)
-        with pytest.raises(InputError, match="levels"):
+        with pytest.raises(InputError, match="level"):
             fokker.fit(x, y, recipe=replace(RECIPE, level_mean=0.0), out=folder)
         with pytest.raises(InputError, match="held_out"):
             fokker.fit(x, y, recipe=replace(RECIPE, held_out=0.1), out=folder)

@@ -239,12 +239,7 @@ def _fit_in_folder(
     folder.mkdir(parents=True, exist_ok=True)
     state, done, weights = folder / "train_state.safetensors", folder / "training.json", folder / "weights.safetensors"
     model = json.loads(json.dumps(posterior.settings()))
-    recipe = posterior.recipe
-    levels = {"name": recipe.levels, "mean": recipe.level_mean, "std": recipe.level_std}
-    settings = {
-        **model, "training": asdict(trainer.settings), "seed": trainer.seed, "levels": levels,
-        "held_out": recipe.held_out, "spread_atoms": recipe.spread_atoms,
-    }  # fmt: skip
+    settings = {**model, "seed": trainer.seed}
     identity: dict[str, Any] = {"data": data.fingerprint(), "settings": settings}
     finished = _whole(read_json, done)
     if isinstance(finished, dict):
@@ -280,12 +275,21 @@ def _check_same(folder: Path, found: dict[str, Any], data: str, settings: dict[s
     """InputError where a folder holds the fit of other data or settings: nothing is overwritten."""
     if found.get("data") != data:
         raise InputError(f"{folder}: holds a fit of other data; a new folder is accepted, or the same data")
-    for name, value in settings.items():
-        if found.get("settings", {}).get(name) != json.loads(json.dumps(value)):
+    there, wanted = _flat(found.get("settings", {})), _flat(settings)
+    for name, value in wanted.items():
+        if name not in there or there[name] != value:
             raise InputError(
-                f"{folder}: holds a fit with {name} = {found.get('settings', {}).get(name)!r}, this one has {value!r}; "
-                "a new folder is accepted, or the same settings"
+                f"{folder}: holds a fit with {name} = {there.get(name)!r}, this one has {value!r}; a new folder is "
+                "accepted, or the same settings"
             )
+
+
+def _flat(settings: dict[str, Any], head: str = "") -> dict[str, Any]:
+    """Nested settings as one level, so that a message can name the one that differs."""
+    out: dict[str, Any] = {}
+    for name, value in settings.items():
+        out |= _flat(value, f"{head}{name}.") if isinstance(value, dict) else {f"{head}{name}": value}
+    return out
 
 
 def _to_model(model: NetworkScore, mapping: Coordinates, x: Tensor, cond: Cond) -> Batch:

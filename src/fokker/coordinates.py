@@ -16,11 +16,12 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from fokker.covariance import from_incomplete, ledoit_wolf
 from fokker.errors import InputError
 from fokker.score import Cond, Moments
 
 MAX_VECTOR = 2000  # d_x + d_y up to which covariance matrices are formed
-_FLOOR = 1e-12  # smallest conditional variance kept, relative to the largest prior one
+_FLOOR = 1e-12  # smallest conditional variance kept, relative to the prior's
 _PATTERNS = 256  # sensor patterns whose factors are kept
 
 
@@ -139,10 +140,11 @@ class _Factors(NamedTuple):
 class Posterior:
     """xi = L^-1 (x - mu(y)), with mu(y) and L L^T the Gaussian conditional mean and covariance of x given y.
 
-    mu(y) = mean_x + C_xy C_yy^-1 (y - mean_y) and L the symmetric root of C_xx - C_xy C_yy^-1 C_yx, over the *observed*
+    mu(y) = mean_x + C_xy C_yy^-1 (y - mean_y) and L = diag(std x) S with S the symmetric root
+    of the conditional covariance in units of the prior's standard deviations, over the *observed*
     entries of y (not NaN, omega True): both follow from which entries are observed, so missing sensors take no other
     path. For a linear-Gaussian problem xi ~ N(0, I) exactly. Directions in which x has no variance given y keep a
-    floor of 1e-12 of the largest prior variance; `rank(cond)` tells how many have more, and `log_det` refuses there.
+    floor of 1e-12 of their prior variance; `rank(cond)` tells how many have more, and `log_det` refuses there.
     """
 
     name: ClassVar[str] = "posterior"
@@ -176,10 +178,10 @@ class Posterior:
         scaled = centred / std
         pairs = seen.double().T @ seen.double()
         correlation = scaled.T @ scaled / pairs.clamp(min=1)
-        shrinkage = _ledoit_wolf(scaled, correlation) if count < 5 * size else 0.0
+        shrinkage = ledoit_wolf(scaled, correlation) if count < 5 * size else 0.0
         correlation = (1 - shrinkage) * correlation + shrinkage * torch.eye(size, dtype=torch.float64)
         if not bool(seen.all()):
-            offset, correlation = _from_incomplete(torch.where(seen, scaled, torch.nan), correlation, shrinkage)
+            offset, correlation = from_incomplete(torch.where(seen, scaled, torch.nan), correlation, shrinkage)
             mean = mean + std * offset
         split = x[0].numel()
         return cls(
@@ -354,62 +356,3 @@ def _check_varies(name: str, spread: Tensor) -> None:
         where = (flat <= 0).nonzero().flatten().tolist()
         shown = ", ".join(map(str, where[:5])) + (", ..." if len(where) > 5 else "")
         raise InputError(f"{name}: entries {shown} never vary; leave them out, only entries that vary are accepted")
-
-
-def _ledoit_wolf(scaled: Tensor, correlation: Tensor) -> float:
-    """The weight of the identity, in a mean with the correlation, that minimises the expected squared error."""
-    count, size = scaled.shape
-    target = torch.eye(size, dtype=scaled.dtype, device=scaled.device)
-    distance = (correlation - target).square().sum()
-    spread = (scaled.square().sum(1).square().sum() / count - correlation.square().sum()) / count
-    return float((spread / distance).clamp(0, 1)) if math.isfinite(float(spread / distance)) else 1.0
-
-
-def _from_incomplete(scaled: Tensor, start: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of most likelihood for rows (N, D) with NaN, by expectation and maximisation.
-
-    Pairwise estimates are no start for coordinates: where entries are strongly correlated they have negative
-    eigenvalues, and x would seem to be known exactly given y. Here every iterate is positive definite.
-    Source: Dempster, Laird, Rubin 1977.
-    """
-    largest = int(scaled.isnan().sum(1).max())
-    # Rows are exchangeable: the first ones are enough where all would take too long (never fewer than five per entry).
-    rows = scaled[: max(5 * scaled.shape[1], int(1e10 / largest**3))]
-    count, size = rows.shape
-    patterns, which = torch.unique(rows.isnan(), dim=0, return_inverse=True)
-    order = torch.argsort(which, stable=True)
-    rows, sizes = rows[order], torch.bincount(which).tolist()
-    chunk = max(1, int(2e7 / largest**2))  # patterns at a time, to bound memory
-    eye = torch.eye(size, dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(start)
-    covariance = 0.9 * (vectors * values.clamp(min=0)) @ vectors.T + 0.1 * eye
-    mean, before = torch.zeros(size, dtype=torch.float64), math.inf
-    for _ in range(100):
-        precision = torch.linalg.inv(covariance)
-        total, square = torch.zeros_like(mean), torch.zeros_like(covariance)
-        first = 0
-        for start_at in range(0, len(patterns), chunk):
-            gone, repeats = patterns[start_at : start_at + chunk], torch.tensor(sizes[start_at : start_at + chunk])
-            last = first + int(repeats.sum())
-            at = gone.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :largest]
-            real = gone.gather(1, at)
-            both = real[:, :, None] & real[:, None]
-            block = torch.where(both, precision[at[:, :, None], at[:, None]], eye[:largest, :largest])
-            inside = torch.cholesky_inverse(torch.linalg.cholesky(block)) * both  # covariance of what is missing
-            group = torch.arange(len(gone)).repeat_interleave(repeats)
-            z = (rows[first:last] - mean).nan_to_num()
-            pull = (z @ precision).gather(1, at[group]) * real[group]
-            z = z.scatter_add(1, at[group], -(inside[group] @ pull[..., None])[..., 0])
-            total += z.sum(0)
-            square += z.T @ z
-            places = (at[:, :, None] * size + at[:, None]).flatten()
-            square.view(-1).index_add_(0, places, (inside * repeats[:, None, None]).flatten())
-            first = last
-        shift = total / count
-        mean = mean + shift
-        covariance = (1 - shrinkage) * (square / count - shift[:, None] * shift) + shrinkage * eye
-        now = float(torch.linalg.slogdet(covariance)[1])
-        if abs(before - now) < 1e-3 * size:
-            break
-        before = now
-    return mean, covariance

@@ -27,8 +27,15 @@ class Gaussian:
             raise InputError(f"noise: got {self.std!r}, a finite standard deviation >= 0 is accepted")
         if self.covariance is not None:
             r = torch.as_tensor(self.covariance, dtype=torch.float64)
-            if r.ndim != 2 or r.shape[0] != r.shape[1] or int(torch.linalg.cholesky_ex(r)[1]) != 0:
-                raise InputError(f"covariance: got shape {tuple(r.shape)}, a positive definite matrix is accepted")
+            if (
+                r.ndim != 2
+                or r.shape[0] != r.shape[1]
+                or not torch.allclose(r, r.T)
+                or int(torch.linalg.cholesky_ex(r)[1]) != 0
+            ):
+                raise InputError(
+                    f"covariance: got shape {tuple(r.shape)}, a symmetric positive definite matrix is accepted"
+                )
 
     def sample(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """Data for clean values (B, *y_shape)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ class Karras:
     def __post_init__(self) -> None:
         check_positive("exponent", self.exponent)
 
+    def settings(self) -> dict[str, Any]:
+        """Name and parameters."""
+        return {"name": "karras", "exponent": self.exponent}
+
     def __call__(self, process: NoiseProcess, steps: int, t_min: float, t_max: float) -> Tensor:
         high = float(process.noise_to_signal(t_max)) ** (1 / self.exponent)
         low = float(process.noise_to_signal(t_min)) ** (1 / self.exponent)
@@ -39,6 +44,10 @@ class Karras:
 @dataclass(frozen=True)
 class LogSNR:
     """Levels evenly spaced in log rho, that is in the logarithm of the signal-to-noise ratio."""
+
+    def settings(self) -> dict[str, Any]:
+        """Name and parameters."""
+        return {"name": "log_snr"}
 
     def __call__(self, process: NoiseProcess, steps: int, t_min: float, t_max: float) -> Tensor:
         high = float(process.noise_to_signal(t_max).log())
@@ -50,8 +59,21 @@ class LogSNR:
 class UniformTime:
     """Levels evenly spaced in the process's own time t."""
 
+    def settings(self) -> dict[str, Any]:
+        """Name and parameters."""
+        return {"name": "uniform_time"}
+
     def __call__(self, process: NoiseProcess, steps: int, t_min: float, t_max: float) -> Tensor:
         return _pinned(_line(t_max, t_min, steps), t_min, t_max)
+
+
+def grid_from_settings(settings: dict[str, Any]) -> Grid:
+    """The grid that `settings()` described; InputError for an unknown name."""
+    kinds: dict[str, Any] = {"karras": Karras, "log_snr": LogSNR, "uniform_time": UniformTime}
+    parameters = {key: value for key, value in settings.items() if key != "name"}
+    if settings.get("name") not in kinds:
+        raise InputError(f"grid: got {settings.get('name')!r}, one of {', '.join(kinds)} is accepted")
+    return kinds[settings["name"]](**parameters)
 
 
 def _line(start: float, stop: float, steps: int) -> Tensor:

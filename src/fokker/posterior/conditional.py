@@ -19,7 +19,6 @@ from fokker.coordinates import Coordinates, observed
 from fokker.errors import InputError
 from fokker.networks.denoiser import NetworkScore
 from fokker.networks.mlp import build
-from fokker.posterior import recipes
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import PosteriorSamples, as_measurements, check_count
 from fokker.processes import NoiseProcess, process_from_settings
@@ -133,12 +132,14 @@ class ConditionalPosterior:
         write_json(directory / "model.json", self.settings())
 
     def settings(self) -> dict[str, Any]:
-        """All that `load` needs beside the tensors."""
+        """All that `load` needs beside the tensors; InputError for noise that is not white, which no file holds yet."""
         model = self.model
+        if not model.process.noise.white:
+            raise InputError("process: a model with correlated noise cannot be saved yet, only white noise is accepted")
         return {
             "format": FORMAT,
             "kind": "conditional",
-            "recipe": self.recipe.name,
+            "recipe": self.recipe.settings(),
             "coordinates": self.coordinates.name,
             "preconditioning": model.preconditioning,
             "process": model.process.settings(),
@@ -180,7 +181,7 @@ class ConditionalPosterior:
             )
             clip = None if settings["clip"] is None else tuple(settings["clip"])
             shapes = tuple(settings["x_shape"]), tuple(settings["y_shape"])
-            return cls(model, *shapes, recipes.get(settings["recipe"]), clip, settings["masked"])
+            return cls(model, *shapes, Recipe.from_settings(settings["recipe"]), clip, settings["masked"])
         except (KeyError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{directory}: weights and settings do not belong together ({reason})") from error

@@ -6,13 +6,13 @@ say which of them differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fokker.errors import InputError
-from fokker.samplers import EulerMaruyama, GaussianTransition
+from fokker.samplers import EulerMaruyama, GaussianTransition, sampler_from_settings
 from fokker.samplers.loop import Sampler
-from fokker.time_grid import Grid, Karras, UniformTime
+from fokker.time_grid import Grid, Karras, UniformTime, grid_from_settings
 from fokker.training import TrainSettings
 
 
@@ -36,6 +36,23 @@ class Recipe:
     level_std: float = 1.2
     held_out: float = 0.05  # fraction of the pairs kept for validation
     spread_atoms: bool = False  # whether x at a bound it is clipped to is spread beyond it for training
+
+    def settings(self) -> dict[str, Any]:
+        """All choices as JSON; InputError for a sampler or a grid that is a function of the user's own."""
+        grid = getattr(self.grid, "settings", None)
+        if grid is None or callable(getattr(self.sampler, "alpha", None)):
+            raise InputError("recipe: its alpha or grid is a function, which a file cannot hold; give it to `sample`")
+        return {**asdict(self), "sampler": self.sampler.settings(), "grid": grid()}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Recipe:
+        """The recipe that `settings` described."""
+        parts = {
+            "training": TrainSettings(**settings["training"]),
+            "sampler": sampler_from_settings(settings["sampler"]),
+            "grid": grid_from_settings(settings["grid"]),
+        }
+        return cls(**{**settings, **parts})
 
 
 DEFAULT = Recipe(
