@@ -13,7 +13,7 @@ import pytest
 from fokker.errors import InputError
 from fokker.problems import flux_run
 from fokker.problems.boundary_flux import BoundaryFlux
-from fokker.report import flux_figures, flux_page
+from fokker.report import flux_data, flux_figures, flux_page
 from fokker.report.page import PNG, Check, Page
 from fokker.storage import read_json, write_json
 
@@ -142,7 +142,7 @@ def test_without_a_resolved_reference_the_exact_posterior_is_not_shown(tiny):
     data = flux_page.load_case(tiny, TINY.cases()[0])
     data = replace(data, resolved=np.zeros_like(data.resolved))
     assert "exact" not in data.compared and len(data.judged) == TINY.test
-    assert flux_figures.marginals(data) is None and flux_figures.mass_at_zero(data) == {}
+    assert flux_figures.marginals(data) is None and flux_data.mass_at_zero(data) == {}
     for figure in (flux_figures.posterior(data), flux_figures.error(data), flux_figures.coverage([data], 2.0)):
         labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
         assert labels and not any("exact" in label for label in labels)
@@ -272,7 +272,7 @@ def test_distance_from_gaussian():
     rng = np.random.default_rng(0)
     normal, atom = rng.normal(size=(1, 4000, 1)), np.maximum(0, rng.normal(size=(1, 4000, 1)))
     samples = np.concatenate([normal, atom, np.zeros_like(atom)], axis=2)
-    plain, clipped, constant = flux_figures.not_gaussian(samples)[0]
+    plain, clipped, constant = flux_data.not_gaussian(samples)[0]
     # clipped at the median: mean 0.399, standard deviation 0.584; the jump to 1/2 at zero starts from Phi(-0.683)
     assert plain < 0.03 and clipped == pytest.approx(0.5 - 0.2472, abs=0.03) and constant == 0
 
