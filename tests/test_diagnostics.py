@@ -54,9 +54,7 @@ def test_crps_is_least_for_the_right_distribution(shift, scale):
 # --- Coverage
 
 
-@pytest.mark.parametrize(
-    "values", [np.arange(1.0), np.arange(7.0), [0, 0, 0, 1, 2], [0, 0, 0], np.arange(33.0)]
-)
+@pytest.mark.parametrize("values", [np.arange(1.0), np.arange(7.0), [0, 0, 0, 1, 2], [0, 0, 0], np.arange(33.0)])
 def test_coverage_is_exact_over_all_positions_of_the_truth(values):
     """Deterministic: averaged over which of n + 1 exchangeable values is the truth, coverage is the level itself."""
     values = np.concatenate([np.asarray(values, dtype=float), [9.0]])
@@ -84,9 +82,7 @@ def test_coverage_flags_narrow_wide_and_biased():
     assert (coverage_z(1.25 * x, y) > FLAG).all()
     assert (coverage_z(x + 0.5, y) < -FLAG).all()
     clipped = np.maximum(x, 0), np.maximum(y, 0)
-    assert (
-        coverage_z(np.where(clipped[0] > 0, clipped[0], 1e-9), clipped[1]) < -FLAG
-    ).all()  # the atom missed
+    assert (coverage_z(np.where(clipped[0] > 0, clipped[0], 1e-9), clipped[1]) < -FLAG).all()  # the atom missed
 
 
 def test_coverage_does_not_depend_on_n_where_quantiles_do():

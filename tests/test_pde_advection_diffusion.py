@@ -115,9 +115,7 @@ def test_balance_of_mass() -> None:
         model = AdvectionDiffusion(channel, nx, ny)
         y, weight = _gauss(channel.height, ny)
         c = model.solve(q)
-        advected = weight @ (
-            channel.speed(y) * model.evaluate(c, np.stack([0 * y + channel.length, y], axis=1))
-        )
+        advected = weight @ (channel.speed(y) * model.evaluate(c, np.stack([0 * y + channel.length, y], axis=1)))
         force = (model.loads @ q - model.matrix @ c)[model.basis.doflocs[0] == 0].sum()
         assert advected + force == pytest.approx(inflow, rel=1e-10)
         slope = model.evaluate(c, np.stack([0 * y + 1e-6, y], axis=1)) / 1e-6

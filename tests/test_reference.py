@@ -51,19 +51,13 @@ def test_closed_form_without_noise():
     point = LinearGaussian(0.5, covariance, operator, 0.0)
     np.testing.assert_allclose(point.mean(x @ operator.T), x, atol=1e-8)
     assert np.abs(point.covariance).max() < 1e-16
-    some = LinearGaussian(
-        0.5, covariance, operator[:2], 0.0
-    )  # no inverse: what is seen is met, the rest is prior
+    some = LinearGaussian(0.5, covariance, operator[:2], 0.0)  # no inverse: what is seen is met, the rest is prior
     samples = some.sample(x @ operator[:2].T, 50)
-    np.testing.assert_allclose(
-        samples @ operator[:2].T, (x @ operator[:2].T)[:, None].repeat(50, 1), atol=1e-8
-    )
+    np.testing.assert_allclose(samples @ operator[:2].T, (x @ operator[:2].T)[:, None].repeat(50, 1), atol=1e-8)
     limit = LinearGaussian(0.5, covariance, operator[:2], 1e-6)
     np.testing.assert_allclose(some.covariance, limit.covariance, atol=1e-8)
     twice = LinearGaussian(0.5, covariance, operator[[0, 0]], 0.0)  # a dependent row
-    np.testing.assert_allclose(
-        twice.covariance, LinearGaussian(0.5, covariance, operator[:1], 0).covariance, atol=1e-8
-    )
+    np.testing.assert_allclose(twice.covariance, LinearGaussian(0.5, covariance, operator[:1], 0).covariance, atol=1e-8)
 
 
 def test_closed_form_samples():
@@ -94,9 +88,7 @@ def test_gradient_is_the_derivative_of_the_energy():
     assert np.abs(g).min() > 2 * h and (g < 0).any() and (g > 0).any()
     analytic = target.gradient(g, linear, np.empty_like(g), np.empty((2, *g.shape)))
     shift = h * np.eye(6)
-    numeric = np.stack([target.energy(g + s, linear) - target.energy(g - s, linear) for s in shift], -1) / (
-        2 * h
-    )
+    numeric = np.stack([target.energy(g + s, linear) - target.energy(g - s, linear) for s in shift], -1) / (2 * h)
     np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-5 * np.abs(analytic).max())
 
 
@@ -106,16 +98,12 @@ def test_trajectories_are_reversible_and_conserve_energy_to_second_order():
     rng = np.random.default_rng(6)
     linear = np.full((2, 4), 8.0) @ target.hessian
     metric = np.linalg.inv(target.precision + target.hessian) + np.zeros((2, 1, 1))
-    chains = rectified._Chains(
-        8.0 + 0.1 * rng.normal(size=(2, 3, 4)), np.ones((2, 3)), metric, linear[:, None], []
-    )
+    chains = rectified._Chains(8.0 + 0.1 * rng.normal(size=(2, 3, 4)), np.ones((2, 3)), metric, linear[:, None], [])
     momentum = rng.normal(size=(2, 3, 4)) @ np.linalg.inv(np.linalg.cholesky(metric))
     work = np.empty((4, 2, 3, 4))
     change = []
     for step, leaps in ((0.2, 8), (0.1, 16)):
-        _, fall = rectified._trajectory(
-            target, chains, momentum, np.full((2, 3), step), np.array([leaps, leaps]), work
-        )
+        _, fall = rectified._trajectory(target, chains, momentum, np.full((2, 3), step), np.array([leaps, leaps]), work)
         change.append(np.abs(fall).mean())
     assert change[1] < change[0] / 3 < 0.05
 
@@ -193,9 +181,7 @@ def test_truths_rank_uniformly():
         return np.abs(both.mean(1) / (both.std(1) / np.sqrt(cases))).max()
 
     assert z(0.5) < LIMIT
-    assert (
-        z(0.2, 100) > FLAG
-    )  # control: too narrow (a prior in place of the posterior would pass: ranks miss it)
+    assert z(0.2, 100) > FLAG  # control: too narrow (a prior in place of the posterior would pass: ranks miss it)
 
 
 # --- Rectified: behaviour
