@@ -105,8 +105,8 @@ def test_the_page_is_whole_in_itself_and_tells_the_numbers(tiny):
     metrics = read_json(tiny / "metrics.json")
     for method in ("ve.ode", "exact", "no_network"):
         head = f"mean0.3.{method}.noise=1"
-        assert f"<td>{metrics[f'{head}.error_percent']:.3g}</td>" in text
-        assert f"<td>{metrics[f'{head}.crps']:.3g}</td>" in text
+        assert f"<td>{metrics[f'{head}.error_percent']:#.3g}</td>" in text
+        assert f"<td>{metrics[f'{head}.crps']:#.3g}</td>" in text
         for level in (50, 80, 95):
             assert f"<td>{100 * metrics[f'{head}.coverage_{level}']:.1f}</td>" in text
     headings = re.findall("<h2>(.*?)</h2>", text)

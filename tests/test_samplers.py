@@ -43,7 +43,7 @@ from exact import (
     wrong,
 )
 from fokker.noise import White
-from fokker.samplers.loop import Carried
+from fokker.samplers import Carried
 from fokker.samplers.transition import alpha_integral
 
 HIGH, LOW = 10.0, 0.3  # noise levels between which orders are measured

@@ -23,7 +23,8 @@ from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import PosteriorSamples, as_measurements, check_count
 from fokker.processes import NoiseProcess, process_from_settings
 from fokker.rng import Key, Rows
-from fokker.samplers.loop import Sampler, sample
+from fokker.samplers.base import Sampler
+from fokker.samplers.loop import sample
 from fokker.score import Cond, Moments
 from fokker.storage import read_json, read_tensors, write_json, write_tensors
 from fokker.time_grid import Grid

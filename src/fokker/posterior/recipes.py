@@ -11,7 +11,7 @@ from typing import Any
 
 from fokker.errors import InputError
 from fokker.samplers import EulerMaruyama, GaussianTransition, sampler_from_settings
-from fokker.samplers.loop import Sampler
+from fokker.samplers.base import Sampler
 from fokker.time_grid import Grid, Karras, UniformTime, grid_from_settings
 from fokker.training import TrainSettings
 

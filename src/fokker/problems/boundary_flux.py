@@ -24,7 +24,7 @@ from fokker.processes import NoiseProcess, VarianceExploding, VariancePreserving
 from fokker.random_fields import squared_exponential
 from fokker.rng import check_seed
 from fokker.samplers import RK45, EulerMaruyama, GaussianTransition, Heun, Transition
-from fokker.samplers.loop import Sampler
+from fokker.samplers.base import Sampler
 
 LENGTH = 2.0  # of the prior's correlation, in the units of the channel
 NUGGET = 1e-4  # the RBF matrix alone has eigenvalues down to 4e-15
@@ -185,7 +185,7 @@ class Case:
         training = recipe.training
         if recipe.name == "default" and not self.redrawn:
             # A few thousand fixed pairs are learned by heart soon: large batches and weight decay put that off.
-            training = replace(training, steps=800, batch_size=2048, copies=2, weight_decay=1.0)
+            training = replace(training, steps=600, batch_size=2048, copies=2, weight_decay=1.0)
         if self.run.training_steps:
             training = replace(training, steps=self.run.training_steps)
         return replace(recipe, training=training)

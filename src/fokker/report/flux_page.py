@@ -200,7 +200,7 @@ def _table(page: Page, get: Lookup) -> None:
     shown = [method for method in ("exact", "learned", "no_network") if get.has(method, "crps")]
     names = ("Error of the mean, % of the mean flux", "CRPS", *(f"Coverage {100 * v:g} %, in %" for v in LEVELS))
     rows = [
-        [name, *(f"{get(m, key):.3g}" if key in METRICS[:2] else f"{100 * get(m, key):.1f}" for m in shown)]
+        [name, *(f"{get(m, key):#.3g}" if key in METRICS[:2] else f"{100 * get(m, key):.1f}" for m in shown)]
         for name, key in zip(names, METRICS)
         if shown and get.has("exact", key)
     ]

@@ -67,12 +67,12 @@ def _closeness(case: Case, get: Lookup, name: str, give: float) -> Check:
     learned, exact = get("learned", metric), get("exact", metric)
     ratio = learned / exact if exact > 0 else math.inf
     text = (
-        f"On {get('exact', 'cases'):g} test cases with a resolved exact posterior {what} is {learned:.3g}{unit}"
-        f"{' of the mean flux' if name == 'mean' else ''}, the exact posterior's is {exact:.3g}{unit} "
+        f"On {get('exact', 'cases'):g} test cases with a resolved exact posterior {what} is {learned:#.3g}{unit}"
+        f"{' of the mean flux' if name == 'mean' else ''}, the exact posterior's is {exact:#.3g}{unit} "
         f"(ratio {ratio:.3f}{f' ± {give:.3f}' if give else ''})"
     )
     if get.has("no_network", metric):
-        text += f", that of the Gaussian without any network {get('no_network', metric):.3g}{unit}"
+        text += f", that of the Gaussian without any network {get('no_network', metric):#.3g}{unit}"
     target = RATIO if case.mean < FEW_CLIPPED else None
     if case.mean >= FEW_CLIPPED and name == "mean" and case.noise >= NEARLY_NOISELESS:
         target = RATIO_FEW_CLIPPED
@@ -91,8 +91,8 @@ def _gain(case: Case, get: Lookup) -> list[Check]:
     if abs(z) >= CLEAR:
         finding = "the network adds something." if z > 0 else "the network makes it worse."
     text = (
-        f"Over all test cases the learned posterior's CRPS is {ours:.4g}, that of the Gaussian without a network "
-        f"{theirs:.4g} (paired z = {z:.1f}): {finding}"
+        f"Over all test cases the learned posterior's CRPS is {ours:#.4g}, that of the Gaussian without a network "
+        f"{theirs:#.4g} (paired z = {z:.1f}): {finding}"
     )
     if case.mean >= FEW_CLIPPED:
         return [Check(f"{text} No target is set where so few fluxes are clipped.")]

@@ -3,10 +3,11 @@
 from typing import Any
 
 from fokker.errors import InputError
+from fokker.samplers.base import Carried, Sampler
 from fokker.samplers.euler_maruyama import EulerMaruyama
 from fokker.samplers.gaussian_transition import GaussianTransition
 from fokker.samplers.heun import Heun
-from fokker.samplers.loop import Carried, Sampler, SampleResult, sample
+from fokker.samplers.loop import SampleResult, sample
 from fokker.samplers.rk45 import RK45
 from fokker.samplers.transition import Transition
 

@@ -17,24 +17,19 @@ import torch
 from torch import Tensor
 
 from fokker.processes import NoiseProcess
-from fokker.samplers.loop import Carried, StepNoise
-from fokker.samplers.transition import Alpha, add_noise, alpha_at, alpha_name, check_alpha
+from fokker.samplers.base import Carried, GaussianStep
+from fokker.samplers.transition import Alpha, alpha_at, alpha_name, check_alpha
 from fokker.score import Cond, ScoreModel, State, column, over_parts
 
 
 @dataclass(frozen=True)
-class EulerMaruyama:
+class EulerMaruyama(GaussianStep):
     """Order 1 (weakly, for alpha > 0). alpha = 0 is Euler for the probability-flow ODE, alpha = 1 the reverse SDE."""
 
     alpha: Alpha = 1.0
-    adaptive = False
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
-
-    def init(self, model: ScoreModel, x: State) -> Carried:
-        """Nothing to remember."""
-        return Carried(x)
 
     def kernel(self, model: ScoreModel, state: Carried, t: float, s: float, cond: Cond) -> tuple[Carried, State]:
         """(mean, std) of x_s given x_t; at s = 0 the denoised value and 0."""
@@ -54,13 +49,6 @@ class EulerMaruyama:
             return torch.sqrt(alpha(process) * process.diffusion_squared(t) * (t - s))
 
         return Carried(over_parts(mean, model.process, state.x, x_0_hat)), over_parts(std, model.process)
-
-    def step(
-        self, model: ScoreModel, state: Carried, t: float, s: float, noise: StepNoise, cond: Cond
-    ) -> tuple[Carried, dict[str, Any]]:
-        """Draw from the kernel."""
-        mean, std = self.kernel(model, state, t, s, cond)
-        return Carried(add_noise(mean.x, std, noise)), {}
 
     def settings(self) -> dict[str, Any]:
         """Name and alpha."""

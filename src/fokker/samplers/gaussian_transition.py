@@ -30,8 +30,8 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess
-from fokker.samplers.loop import Carried, StepNoise
-from fokker.samplers.transition import Alpha, add_noise, alpha_at, alpha_name, check_alpha
+from fokker.samplers.base import Carried, GaussianStep
+from fokker.samplers.transition import Alpha, alpha_at, alpha_name, check_alpha
 from fokker.score import Cond, ScoreModel, State, column, over_parts
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -46,7 +46,7 @@ class _Coefficients(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GaussianTransition:
+class GaussianTransition(GaussianStep):
     """One evaluation per step for any alpha >= 0, a number or a function of rho (float64 tensors in and out).
 
     order 2 takes F as linear through its last two values (the first step is of order 1). The model tells d by its
@@ -55,16 +55,11 @@ class GaussianTransition:
 
     alpha: Alpha = 0.0
     order: int = 2
-    adaptive = False
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
         if self.order not in (1, 2):
             raise InputError(f"order: got {self.order!r}, 1 or 2 is accepted")
-
-    def init(self, model: ScoreModel, x: State) -> Carried:
-        """Nothing remembered yet."""
-        return Carried(x)
 
     def kernel(self, model: ScoreModel, state: Carried, t: float, s: float, cond: Cond) -> tuple[Carried, State]:
         """(mean, std) of the Gaussian law of x_s given what is known at t; std is a scalar for each part."""
@@ -99,13 +94,6 @@ class GaussianTransition:
             lambda process, d, f: (f, self._coefficients(process, d, t, s).width), model.process, model.data_std, f
         )
         return Carried(means, remember if self.order == 2 else None), over_parts(std, model.process, model.data_std)
-
-    def step(
-        self, model: ScoreModel, state: Carried, t: float, s: float, noise: StepNoise, cond: Cond
-    ) -> tuple[Carried, dict[str, Any]]:
-        """Draw from the kernel; no noise is drawn where alpha is zero."""
-        mean, std = self.kernel(model, state, t, s, cond)
-        return Carried(add_noise(mean.x, std, noise), mean.memory), {}
 
     def _coefficients(self, process: NoiseProcess, d: float, t: float, s: float) -> _Coefficients:
         """The integrals over theta by Gauss-Legendre, the exponent A(theta) inside them by nested intervals."""

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from fokker.processes import NoiseProcess
-from fokker.samplers.loop import Carried, StepNoise
+from fokker.samplers.base import Carried, StepNoise
 from fokker.score import Cond, ScoreModel, State, column, over_parts
 
 

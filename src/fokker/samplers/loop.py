@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,44 +16,12 @@ from torch import Tensor
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess, Time
 from fokker.rng import Key, Rows
+from fokker.samplers.base import Sampler, StepNoise
+from fokker.samplers.transition import Transition
 from fokker.score import Cond, Processes, ScoreModel, State, over_parts
 from fokker.time_grid import Grid, Karras, check_times
 
 CHUNK = 4096  # rows at a time: the activations of a small network stay in the processor's cache
-
-
-class Carried(NamedTuple):
-    """A sampler's state: the diffused x_t, and what it remembers of earlier steps."""
-
-    x: State
-    memory: Any = None
-
-
-class StepNoise(Protocol):
-    """The noise of one step, drawn only if asked for; `draw` counts a step's draws."""
-
-    def __call__(self, draw: int = 0) -> State: ...
-
-
-class Sampler(Protocol):
-    """How to go from time t to s < t. `adaptive` samplers choose their own steps inside each interval of the grid."""
-
-    @property
-    def adaptive(self) -> bool: ...
-
-    def init(self, model: ScoreModel, x: State) -> Carried:
-        """The state before the first step."""
-        ...
-
-    def step(
-        self, model: ScoreModel, state: Carried, t: float, s: float, noise: StepNoise, cond: Cond
-    ) -> tuple[Carried, dict[str, Any]]:
-        """The state at s, and what a person may want to know of the step."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """Name and parameters."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -126,8 +94,6 @@ def sample(
     Raises InputError for a wrong shape, grid, number of steps or condition, FloatingPointError (naming step
     and sample) as soon as a state is not finite.
     """
-    from fokker.samplers.transition import Transition
-
     sampler = Transition(alpha=0.0, order=2) if sampler is None else sampler
     count = _rows_of(shape)
     rows, measured = (Rows.grid(1, count), False) if rows is None else (rows, True)

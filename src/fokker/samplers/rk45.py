@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess, check_positive
-from fokker.samplers.loop import Carried, StepNoise
+from fokker.samplers.base import Carried, StepNoise
 from fokker.score import Cond, ScoreModel, State, column, row_mean
 
 _A = [

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess
-from fokker.samplers.loop import Carried, StepNoise
+from fokker.samplers.base import Carried, GaussianStep
 from fokker.score import Cond, ScoreModel, State, column, over_parts
 
 Alpha = float | Callable[[Tensor], Tensor]
@@ -30,7 +30,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 @dataclass(frozen=True)
-class Transition:
+class Transition(GaussianStep):
     """One evaluation per step for any alpha >= 0, a number or a function of rho (float64 tensors in and out).
 
     order 1 holds the denoised value over the step; order 2 takes it as linear in log rho through its last two values
@@ -39,16 +39,11 @@ class Transition:
 
     alpha: Alpha = 0.0
     order: int = 1
-    adaptive = False
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
         if self.order not in (1, 2):
             raise InputError(f"order: got {self.order!r}, 1 or 2 is accepted")
-
-    def init(self, model: ScoreModel, x: State) -> Carried:
-        """Nothing remembered yet."""
-        return Carried(x)
 
     def kernel(self, model: ScoreModel, state: Carried, t: float, s: float, cond: Cond) -> tuple[Carried, State]:
         """(mean, std) of the Gaussian law of x_s given what is known at t; std is a scalar for each part."""
@@ -74,13 +69,6 @@ class Transition:
         remember = over_parts(lambda p, d: (d, self._exponents(p, t, s)[0]), model.process, x_0_hat)
         return Carried(means, remember if self.order == 2 else None), over_parts(std, model.process)
 
-    def step(
-        self, model: ScoreModel, state: Carried, t: float, s: float, noise: StepNoise, cond: Cond
-    ) -> tuple[Carried, dict[str, Any]]:
-        """Draw from the kernel; no noise is drawn where alpha is zero."""
-        mean, std = self.kernel(model, state, t, s, cond)
-        return Carried(add_noise(mean.x, std, noise), mean.memory), {}
-
     def _exponents(self, process: NoiseProcess, t: float, s: float) -> tuple[float, float]:
         """h = log(rho_t / rho_s) and I, the integral of alpha over it."""
         rho_t, rho_s = float(process.noise_to_signal(t)), float(process.noise_to_signal(s))
@@ -89,13 +77,6 @@ class Transition:
     def settings(self) -> dict[str, Any]:
         """Name, alpha and order."""
         return {"name": "transition", "alpha": alpha_name(self.alpha), "order": self.order}
-
-
-def add_noise(mean: State, std: State, noise: StepNoise) -> State:
-    """mean + std * noise, without drawing when every std is zero."""
-    if not any(bool((v > 0).any()) for v in (std.values() if isinstance(std, dict) else [std])):
-        return mean
-    return over_parts(lambda x, sd, xi: x + column(sd, x) * xi, mean, std, noise())
 
 
 def alpha_integral(alpha: Alpha, rho_s: float, rho_t: float) -> float:
