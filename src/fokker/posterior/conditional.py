@@ -78,6 +78,8 @@ class ConditionalPosterior:
     ) -> PosteriorSamples:
         """n samples for y (*y_shape), or for each of (M, *y_shape); NaN in y, or omega False, means not observed.
 
+        Missing entries need a posterior that was trained with missing entries.
+
         sampler, grid and steps default to the recipe's. A sample depends on the seed and on the index of its
         measurement, not on how many are drawn at once. Raises InputError for a wrong shape, n < 1 or a wrong grid.
         """
@@ -117,7 +119,10 @@ class ConditionalPosterior:
         if self.masked:
             conditions.setdefault("omega", torch.ones_like(given, dtype=torch.bool))
         elif not bool(observed(conditions)[1].all()):
-            raise InputError("y: got missing entries, this posterior was trained on complete y: only that is accepted")
+            raise InputError(
+                "y: got missing entries, but this posterior was trained on complete y, and only that is accepted; "
+                "train it on y with NaN where entries can be missing"
+            )
         else:
             conditions.pop("omega", None)
         return conditions, given, batched
