@@ -97,7 +97,9 @@ def page(result: dict[str, Any]) -> str:
         "| | target | " + " | ".join(f"seed {seed}" for seed in runs) + " | reached |",
         "|---|---|" + "---|" * (len(runs) + 1),
     ]
-    lines += [f"| {name} | {target} | {' | '.join(v)} | {'yes' if ok else '**no**'} |" for name, target, v, ok in rows]
+    for name, target, values, ok in rows:
+        reached = "" if target in ("none", "reported") else "yes" if ok else "**no**"
+        lines.append(f"| {name} | {target} | {' | '.join(values)} | {reached} |")
     loop = result["loop_over_bare_network"]
     lines += [
         "",
