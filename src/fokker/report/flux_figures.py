@@ -289,7 +289,7 @@ def training(data: CaseData) -> Figure:
         for axes in (curve, levels):
             axes.axhline(1, color=grey.color, ls=grey.line, label=grey.label if axes is curve else None)
     curve.set(xlabel="training step", ylabel="weighted score loss", xlim=(0, 1.03 * steps[-1]))
-    curve.legend()
+    curve.legend(frameon=True, facecolor="white", edgecolor="none", framealpha=1.0)
     levels.set(title=f"validation loss at step {shown['step']}", ylabel="weighted score loss")
     levels.set_xlabel("noise level, standard deviations of the data")
     levels.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
