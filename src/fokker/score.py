@@ -329,7 +329,7 @@ def to_x0(x_t: Tensor, t: Time, process: NoiseProcess, **given: Tensor) -> Tenso
 
 
 def from_x0(x_t: Tensor, t: Time, process: NoiseProcess, x_0_hat: Tensor) -> dict[str, Tensor]:
-    """Every parametrisation (white noise) that belongs to a denoised x_0_hat; near t = 0 they lose digits as 1 / rho."""
+    """Every parametrisation (white noise) that belongs to a denoised x_0_hat. Near t = 0 digits are lost as 1 / rho."""
     t, values = as_time(t), {}
     for name in PARAMETRISATIONS:
         skip, out = skip_and_out(name, process, process.noise_to_signal(t), t)
