@@ -17,7 +17,7 @@ ORDER = [
     {"rng", "storage", "random_fields", "covariance"},
     {"noise", "processes", "time_grid"},
     {"score"},
-    {"coordinates", "networks", "losses", "samplers"},
+    {"coordinates", "networks", "losses", "score_matching", "samplers"},
     {"training"},
     {"posterior", "fields"},
     {"api"},

@@ -10,7 +10,19 @@ import fokker
 from exact import COVARIANCE, MEAN, PROCESSES, Fixed, gaussian, limit, mixture, moment_z
 from fokker.errors import InputError
 from fokker.rng import Key, Rows
-from fokker.score import GaussianScore, Joint, MixtureScore, Moments, as_cond, column, from_x0, row_mean, to_x0
+from fokker.score import (
+    PARAMETRISATIONS,
+    GaussianScore,
+    Joint,
+    MixtureScore,
+    Moments,
+    as_cond,
+    column,
+    from_x0,
+    row_mean,
+    skip_and_out,
+    to_x0,
+)
 
 F64 = torch.float64
 NOISES = {"white": fokker.White(), "correlated": Fixed()}
@@ -226,32 +238,63 @@ def test_joint_refuses_other_parts():
 # --- Conversions
 
 
-@pytest.mark.parametrize("n", [1, 1.5, 2, 3])
-@pytest.mark.parametrize("t", [0.05, 0.5, 1.0])
-def test_conversions_round_trip(n, t):
-    process, x_t, x_0 = fokker.VariancePreserving(n=n), states(seed=1), states(seed=2)
-    given = from_x0(x_t, torch.tensor(t, dtype=F64), process, x_0)
+@each_process
+@pytest.mark.parametrize("t", [1e-4, 0.05, 0.5, 1.0])
+def test_conversions_round_trip(process, t):
+    process, x_t, x_0 = PROCESSES[process], states(seed=1), states(seed=2)
+    t = torch.tensor(t, dtype=F64)
+    given = from_x0(x_t, t, process, x_0)
+    assert tuple(given) == PARAMETRISATIONS
     for name, value in given.items():
-        back = to_x0(x_t, torch.tensor(t, dtype=F64), process, **{name: value})
+        back = to_x0(x_t, t, process, **{name: value})
         torch.testing.assert_close(back, x_0, rtol=1e-10, atol=1e-9)
+        at_level = skip_and_out(name, process, process.noise_to_signal(t))
+        at_time = skip_and_out(name, process, process.noise_to_signal(t), t)
+        torch.testing.assert_close(at_level, at_time, rtol=1e-9, atol=1e-9)
 
 
 @each_process
 def test_conversions_are_the_definitions(process):
+    """Of all five, with m' and sigma' of the velocity u = m' x_0 + sigma' eps by autograd."""
     process, x_0, eps = PROCESSES[process], states(seed=1), states(seed=2)
-    t = torch.linspace(0.1, 0.9, 7, dtype=F64)
-    m, sigma = column(process.scale(t), x_0), column(process.sigma(t), x_0)
-    found = from_x0(m * x_0 + sigma * eps, t, process, x_0)
+    t = torch.linspace(0.1, 0.9, 7, dtype=F64, requires_grad=True)
+    m, sigma = process.scale(t), process.sigma(t)
+    rates = [torch.autograd.grad(v.sum(), t)[0] if v.requires_grad else torch.zeros(7) for v in (m, sigma)]
+    m, sigma, m_rate, sigma_rate = (column(v.detach(), x_0) for v in (m, sigma, *rates))
+    t, x_t = t.detach(), m * x_0 + sigma * eps
+    found = from_x0(x_t, t, process, x_0)
+    velocity = m_rate * x_0 + sigma_rate * eps
+    torch.testing.assert_close(found["x0"], x_0, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found["eps"], eps, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(found["v"], m * eps - sigma * x_0, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(found["score"], -eps / sigma, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found["v"], m * eps - sigma * x_0, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found["flow"], velocity, rtol=1e-8, atol=1e-8)
+    back = (sigma_rate * x_t - sigma * velocity) / (m * sigma_rate - sigma * m_rate)
+    torch.testing.assert_close(to_x0(x_t, t, process, flow=velocity), back, rtol=1e-8, atol=1e-8)
     model = gaussian(process)
     score = model.score(x_0, t)
     torch.testing.assert_close(to_x0(x_0, t, process, score=score), model.denoise(x_0, t), rtol=1e-9, atol=1e-9)
+    # The velocity is that of the probability-flow ODE, f x - g^2 score / 2.
+    f, g2 = column(process.drift(t), x_0), column(process.diffusion_squared(t), x_0)
+    flow = f * x_0 - g2 * score / 2
+    torch.testing.assert_close(to_x0(x_0, t, process, flow=flow), model.denoise(x_0, t), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("n", [0.5, 1, 1.5, 2, 3, 4])
+def test_conversions_keep_their_digits_in_single_precision(n):
+    """To x_0 near t = 0 from all of them, for every n; at the end rho digits are lost from eps and score alone."""
+    process, x_0, eps = fokker.VariancePreserving(n=n), states(200, seed=1), states(200, seed=2)
+    for t in (1e-8, 1e-4, 0.01, 0.3, 0.9, 1.0):
+        t = torch.tensor(t, dtype=F64)
+        x_t = process.scale(t) * x_0 + process.sigma(t) * eps
+        for name, value in from_x0(x_t, t, process, x_0).items():
+            back = to_x0(x_t.float(), t, process, **{name: value.float()})
+            lost = float(process.noise_to_signal(t)) if name in ("eps", "score") or n < 1 else 0.0
+            assert float((back - x_0).abs().max()) < 2e-6 * (1 + lost)
 
 
 def test_conversions_need_one_parametrisation():
-    for given in ({}, {"other": states()}):
+    for given in ({}, {"other": states()}, {"eps": states(), "v": states()}):
         with pytest.raises(InputError, match="parametrisation"):
             to_x0(states(), torch.tensor(0.5), PROCESSES["vp2"], **given)
 

@@ -11,11 +11,11 @@ from exact import limit
 from fokker.coordinates import estimate
 from fokker.errors import InputError
 from fokker.losses import LogNormalLevels
-from fokker.networks.denoiser import NetworkScore
+from fokker.networks.denoiser import PRECONDITIONINGS, NetworkScore
 from fokker.networks.mlp import ConditionalMLP, PlainMLP, build
 from fokker.posterior.recipes import DEFAULT, PUBLISHED
 from fokker.rng import torch_generator
-from fokker.score import Moments
+from fokker.score import PARAMETRISATIONS, Moments, to_x0
 from fokker.storage import read_tensors, write_tensors
 from fokker.training import Trainer, TrainSettings, validation_levels
 
@@ -217,8 +217,35 @@ def test_preconditionings_written_out():
     torch.testing.assert_close(eps.denoised(z, rho, {"features": features}), z - 0.7 * noise, rtol=1e-5, atol=1e-6)
     moved = eps.on(fokker.VarianceExploding()).denoised(z, rho, {"features": features})
     torch.testing.assert_close(moved, z - 0.7 * noise, rtol=1e-5, atol=1e-6)
+    for name in PARAMETRISATIONS:
+        model = NetworkScore(process, network, *common, preconditioning=name, data_std=d)
+        expected = to_x0((process.scale(t) * z).float(), t, process, **{name: noise})
+        for at in (process, fokker.VarianceExploding()):
+            value = model.on(at).denoised(z, rho, {"features": features})
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match="preconditioning"):
-        NetworkScore(process, network, *common, preconditioning="x0")
+        NetworkScore(process, network, *common, preconditioning="other")
+
+
+@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
+@pytest.mark.parametrize("process", [fokker.VarianceExploding(sigma_max=5.0), fokker.VariancePreserving(n=1)])
+def test_every_preconditioning_learns_a_linear_gaussian_problem(preconditioning, process):
+    """Trained on the squared error of its own quantity, judged by the score loss, against the untrained network."""
+    generator = torch_generator(0, "linear")
+    y = torch.randn(400, 1, generator=generator)
+    x = y + 0.3 * torch.randn(400, 1, generator=generator)
+    recipe = replace(PUBLISHED, preconditioning=preconditioning, network={"kind": "plain_mlp", "width": 32, "depth": 3})
+    losses = []
+    for steps, rate in ((1, 0.0), (150, 3e-3)):
+        settings = TrainSettings(
+            steps=steps, batch_size=128, copies=2, learning_rate=rate, warmup=10, ema=0.9, weighting=preconditioning
+        )
+        posterior = fokker.fit(
+            x, y, process=process, recipe=replace(recipe, training=settings),
+            progress=lambda record: losses.append(record.validation_loss),
+        )  # fmt: skip
+    assert losses[-1] < 0.7 * losses[0]
+    assert posterior.sample(y[:2], 4, steps=20).samples.isfinite().all()
 
 
 def test_the_embedding_is_computed_once_for_each_measurement():

@@ -137,7 +137,7 @@ class Trainer:
         rho = self.levels(len(x_0), generator)
         noise = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)
         per_row = denoising(model, x_0, rho, noise, cond)
-        return per_row * weight(self.settings.weighting, rho, model.data_std).to(per_row)
+        return per_row * weight(self.settings.weighting, rho, model.process, model.data_std).to(per_row)
 
     def _rate(self, index: int) -> float:
         warm = min(1.0, (index + 1) / max(1, self.settings.warmup))
@@ -225,5 +225,5 @@ def validation_levels(model: NetworkScore, network: nn.Module, validation: Batch
         generator = torch_generator(seed, "validation", index)
         noise = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)
         per_row = denoising(judged, x_0, rho, noise, prepared)
-        out[f"{level:g}"] = float((per_row * weight("edm", rho, model.data_std).to(per_row)).mean())
+        out[f"{level:g}"] = float((per_row * weight("edm", rho, model.process, model.data_std).to(per_row)).mean())
     return out

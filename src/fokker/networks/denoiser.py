@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from fokker.coordinates import Coordinates
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess
-from fokker.score import Cond, Denoiser, Moments, as_cond, column
+from fokker.score import PARAMETRISATIONS, Cond, Denoiser, Moments, as_cond, column, skip_and_out
 
-PRECONDITIONINGS = ("edm", "eps")
+PRECONDITIONINGS = ("edm", *PARAMETRISATIONS)
 
 
 class NetworkScore(Denoiser):
-    """D(z; rho) from a network F, in one of two preconditionings.
+    """D(z; rho) from a network F, in one of these preconditionings.
 
     "edm" (Karras et al. 2022, table 1), in z and rho with d the standard deviation of the data:
         D = c_skip z + c_out F(c_in z, log(rho)/4, conditions), c_skip = d^2/(d^2 + rho^2),
         c_out = rho d / sqrt(d^2 + rho^2), c_in = 1 / sqrt(d^2 + rho^2).
-    "eps" (the published form): D = z - rho F(x_t, t, conditions), in the coordinates and the time of the process it
-    was trained on, whatever process it is sampled with.
+    "eps" (the published form), "x0", "score", "v", "flow": F(x_t, t, conditions) is what `score.skip_and_out` calls so,
+    in the coordinates and the time of the process it was trained on, whatever process it is sampled with.
     """
 
     def __init__(
@@ -59,10 +59,11 @@ class NetworkScore(Denoiser):
         """See the class; z (B, *shape) is flattened for the network."""
         embedding = self.prepare(cond)["embedding"]
         flat = z.flatten(1)
-        if self.preconditioning == "eps":
+        if self.preconditioning != "edm":
             t = self.trained_on.time_of(rho)
-            noise = self.network(flat * column(self.trained_on.scale(t), flat), t.reshape(-1).to(flat), embedding)
-            return (flat - column(rho, flat) * noise).reshape(z.shape)
+            value = self.network(flat * column(self.trained_on.scale(t), flat), t.reshape(-1).to(flat), embedding)
+            skip, out = skip_and_out(self.preconditioning, self.trained_on, rho, t)
+            return (column(skip, flat) * flat + column(out, flat) * value).reshape(z.shape)
         total = rho**2 + self.data_std**2
         skip, out, enter = self.data_std**2 / total, rho * self.data_std / total.sqrt(), total**-0.5
         level = (rho.log() / 4).reshape(-1).to(flat)
