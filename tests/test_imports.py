@@ -17,7 +17,7 @@ ORDER = [
     {"rng", "storage", "random_fields", "covariance"},
     {"noise", "processes", "time_grid"},
     {"score"},
-    {"coordinates", "networks", "losses", "samplers"},
+    {"coordinates", "networks", "losses", "samplers", "flow_density", "composition"},
     {"training"},
     {"posterior", "fields"},
     {"api"},
