@@ -134,7 +134,9 @@ def _normal(offset: Tensor, covariance: Tensor, kept: Tensor) -> Tensor:
         both = kept[:, :, None] & kept[:, None]
         covariance = torch.where(both, covariance, torch.eye(kept.shape[1]).to(covariance))
     root, info = torch.linalg.cholesky_ex(covariance)
-    if bool(info.any()):
+    # Each pivot is a variance given the entries before it: by rounding alone it may come out above zero.
+    pivots, variances = (v.diagonal(dim1=-2, dim2=-1) for v in (root, covariance))
+    if bool(info.any()) or bool((pivots**2 <= 1e-14 * root.shape[-1] * variances).any()):
         raise InputError(
             "density: the law of the first draw is singular; distinct points and noise in every direction are accepted"
         )
@@ -142,8 +144,7 @@ def _normal(offset: Tensor, covariance: Tensor, kept: Tensor) -> Tensor:
         white = torch.linalg.solve_triangular(root, offset.T, upper=False).T
     else:
         white = torch.linalg.solve_triangular(root, offset[..., None], upper=False)[..., 0]
-    log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * (white.square().sum(1) + kept.sum(1) * math.log(2 * math.pi)) - log_det
+    return -0.5 * (white.square().sum(1) + kept.sum(1) * math.log(2 * math.pi)) - pivots.log().sum(-1)
 
 
 class ScoreModel(ABC):
