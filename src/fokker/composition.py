@@ -213,8 +213,8 @@ def classifier_free(
 ) -> SumScore:
     """Classifier-free guidance, D = D_null + weight (D_cond - D_null), both through the model in one batch.
 
-    cond: the conditions, or None for those given when sampling. null_cond: what replaces them for "no condition". A
-    network trained with missing entries of y has one, no entry observed:
+    cond: the conditions, or None for those given when sampling. null_cond: what replaces them, name by name, for "no
+    condition". A network trained with missing entries of y has one, no entry observed:
 
         posterior = fokker.fit(x, y_with_nan, coordinates="standard")
         nothing = {"omega": torch.zeros(1, *posterior.y_shape, dtype=torch.bool)}
@@ -228,9 +228,12 @@ def classifier_free(
 
     Source: Ho and Salimans 2022 (arXiv 2207.12598), with weight = 1 + their w.
     """
+    if not _is_number(weight):
+        raise InputError(f"weight: got {weight!r}, a finite number is accepted")
     if not as_cond(null_cond):
         raise InputError("null_cond: got none, the conditions that stand for 'no condition' are accepted")
-    return SumScore([model, model], [weight, 1 - weight], [cond, null_cond])
+    null = {**as_cond(cond), **as_cond(null_cond)}
+    return SumScore([model, model], [weight, 1 - weight], [cond, null])
 
 
 def _is_number(value: Any) -> bool:
@@ -249,7 +252,7 @@ def _together(model: ScoreModel, x_t: State, t: Tensor, conds: list[Cond]) -> li
         return [model.denoise(x_t, t, cond) for cond in conds]
     joined = {name: torch.cat([cond[name].expand(rows, *cond[name].shape[1:]) for cond in conds]) for name in conds[0]}
     many = over_parts(lambda x: torch.cat([x] * len(conds)), x_t)
-    found = model.denoise(many, t.repeat(len(conds)) if t.ndim else t, joined)
+    found = model.denoise(many, t.expand(rows).repeat(len(conds)) if t.ndim else t, joined)
     parts = over_parts(lambda d: d.split(rows), found)
     if isinstance(parts, dict):
         return [{name: part[i] for name, part in parts.items()} for i in range(len(conds))]
@@ -296,6 +299,8 @@ def _equal(one: Tensor, two: Tensor) -> bool:
 
 
 def _parts(model: ScoreModel) -> list[ScoreModel]:
+    while isinstance(model, _Composed):
+        model = model._first
     return list(model.models.values()) if isinstance(model, Joint) else [model]
 
 
@@ -305,9 +310,8 @@ def _by_part(process: Any) -> dict[str, NoiseProcess]:
 
 def _coordinates(model: ScoreModel) -> dict[str, dict[str, Tensor]]:
     """For each part, what decides how x is diffused: nothing for plain x."""
-    names = model.models if isinstance(model, Joint) else [""]
     out: dict[str, dict[str, Tensor]] = {}
-    for name, part in zip(names, _parts(model)):
+    for name, part in zip(_by_part(model.process), _parts(model)):
         mine = getattr(part, "coordinates", None)
         if isinstance(mine, Affine):
             plain = not bool(mine.shift_x.any()) and bool((mine.scale_x == 1).all())

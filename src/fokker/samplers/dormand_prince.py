@@ -98,7 +98,7 @@ def integrate(
                 whole[rows[done]] = part[done]
             rows, u, width = rows[go], u[go], width[go]
             parts, k1 = tuple(part[go] for part in parts), tuple(k[go] for k in k1)
-            cond = {key: value[go] for key, value in cond.items()}
+            cond = {key: value[go.to(value.device)] for key, value in cond.items()}
     return result, count
 
 
