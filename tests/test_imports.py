@@ -17,7 +17,7 @@ ORDER = [
     {"rng", "storage", "random_fields", "covariance"},
     {"noise", "processes", "time_grid"},
     {"score"},
-    {"coordinates", "networks", "losses", "score_matching", "samplers"},
+    {"coordinates", "networks", "losses", "score_matching", "samplers", "flow_density", "composition"},
     {"training"},
     {"posterior", "fields"},
     {"api"},

@@ -1,7 +1,9 @@
 """Bayesian inverse problems with diffusion models: posterior samples that can be trusted."""
 
 from fokker.api import fit, load
+from fokker.composition import SumScore, TiltedScore, classifier_free
 from fokker.errors import InputError
+from fokker.flow_density import log_prob
 from fokker.likelihoods import Gaussian
 from fokker.noise import Correlated, White
 from fokker.posterior.conditional import ConditionalPosterior
@@ -19,6 +21,6 @@ __all__ = [
     "RK45", "ConditionalPosterior", "Correlated", "CosineField", "EulerMaruyama", "Gaussian", "GaussianScore",
     "GaussianTransition", "Heun",
     "InputError", "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples", "Recipe",
-    "SampleResult", "ScoreModel", "Transition", "UniformTime", "VarianceExploding", "VariancePreserving", "White",
-    "fit", "load", "sample",
+    "SampleResult", "ScoreModel", "SumScore", "TiltedScore", "Transition", "UniformTime", "VarianceExploding",
+    "VariancePreserving", "White", "classifier_free", "fit", "load", "log_prob", "sample",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.noise import Noise
 from fokker.processes import NoiseProcess, Time, as_time
 from fokker.rng import Key
 
@@ -61,9 +62,16 @@ def row_mean(value: Tensor, cond: Cond) -> Tensor:
     flat = value.reshape(len(value), -1)
     if "mask" not in cond:
         return flat.mean(1)
-    mask = cond["mask"].to(value)
-    kept = mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim)).expand_as(value).reshape(flat.shape)
+    kept = kept_entries(value, cond).reshape(flat.shape)
     return (flat * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+def kept_entries(value: Tensor, cond: Cond) -> Tensor:
+    """1 at the entries of each row that count, 0 at its padding, of the shape and dtype of `value`."""
+    if "mask" not in cond:
+        return torch.ones_like(value)
+    mask = cond["mask"].to(value)
+    return mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim)).expand_as(value)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,60 @@ class Moments:
         if factor.ndim == 2 and mean.ndim == 1:
             return mean + xi @ factor.T
         return mean + factor * xi
+
+    def log_prob(self, z: Tensor, rho: float, noise: Noise, cond: Cond) -> Tensor:
+        """log density (B,) of N(mean, Cov + rho^2 C) at z (B, *shape), in float64; padding is not counted.
+
+        InputError for another shape, and where that covariance is singular.
+        """
+        mean, factor = self.mean.to(z.device).double(), self.factor.to(z.device).double()
+        full = factor.ndim == 2 and mean.ndim == 1
+        if z.ndim < 2 or (mean.ndim > 0 and z.shape[1:] != mean.shape):
+            wanted = f"(B, {', '.join(map(str, mean.shape))})" if mean.ndim else "(B, *shape)"
+            raise InputError(f"x: got shape {tuple(z.shape)}, {wanted} is accepted")
+        kept = kept_entries(z.double(), cond)
+        offset, kept = ((z - mean) * kept).flatten(1), kept.flatten(1)
+        if noise.white and not full:
+            variance = (factor**2 + rho**2).expand(z.shape[1:]).flatten()
+            return -0.5 * (offset**2 / variance + kept * (2 * math.pi * variance).log()).sum(1)
+        own = factor @ factor.T if full else torch.diag((factor**2).expand(z.shape[1:]).flatten())
+        out = torch.empty_like(offset[:, 0])
+        rows = max(1, 2**24 // offset.shape[1] ** 2)  # whose covariances are held at a time
+        for start in range(0, len(z), rows):
+            part = slice(start, start + rows)
+            points = cond["points"][part] if "points" in cond else None
+            covariance = own + rho**2 * _matrix_of(noise, z[part].double(), points)
+            out[part] = _normal(offset[part], covariance, kept[part] > 0)
+        return out
+
+
+def _matrix_of(noise: Noise, like: Tensor, points: Tensor | None) -> Tensor:
+    """C on flattened states: (d, d), or (B, d, d) where the rows of `like` have points of their own."""
+    size = like[0].numel()
+    eye = torch.eye(size, dtype=like.dtype, device=like.device).reshape(size, *like.shape[1:])
+    if points is None or bool((points == points[:1]).all()):
+        shared = None if points is None else points[:1].expand(size, *points.shape[1:])
+        return noise.apply(eye, shared).reshape(size, size)
+    return torch.stack([noise.apply(unit.expand_as(like), points).flatten(1) for unit in eye], -1)
+
+
+def _normal(offset: Tensor, covariance: Tensor, kept: Tensor) -> Tensor:
+    """log N(offset; 0, covariance) over the kept entries of each row (B, d); covariance is (d, d) or (B, d, d)."""
+    if not bool(kept.all()):
+        both = kept[:, :, None] & kept[:, None]
+        covariance = torch.where(both, covariance, torch.eye(kept.shape[1]).to(covariance))
+    root, info = torch.linalg.cholesky_ex(covariance)
+    # Each pivot is a variance given the entries before it: by rounding alone it may come out above zero.
+    pivots, variances = (v.diagonal(dim1=-2, dim2=-1) for v in (root, covariance))
+    if bool(info.any()) or bool((pivots**2 <= 1e-14 * root.shape[-1] * variances).any()):
+        raise InputError(
+            "density: the law of the first draw is singular; distinct points and noise in every direction are accepted"
+        )
+    if root.ndim == 2:
+        white = torch.linalg.solve_triangular(root, offset.T, upper=False).T
+    else:
+        white = torch.linalg.solve_triangular(root, offset[..., None], upper=False)[..., 0]
+    return -0.5 * (white.square().sum(1) + kept.sum(1) * math.log(2 * math.pi)) - pivots.log().sum(-1)
 
 
 class ScoreModel(ABC):
@@ -113,6 +175,10 @@ class ScoreModel(ABC):
     @abstractmethod
     def start(self, shape: Any, t: float, key: Key, cond: Cond) -> State:
         """The first draw at time t: the Gaussian with the mean and covariance of the data at that level."""
+
+    def start_log_prob(self, x_t: Tensor, t: float, cond: Cond) -> Tensor:
+        """log density (B,) of the law that `start` draws from, in float64; InputError where it is not known."""
+        raise InputError(f"model: {type(self).__name__} does not tell the density of its first draw (start_log_prob)")
 
     def prepare(self, cond: Tensor | Cond | None) -> Cond:
         """Conditions with whatever is computed from them once and used at every step (one row per measurement)."""
@@ -172,6 +238,12 @@ class Denoiser(ScoreModel):
         noise = self.process.noise.sample(like, key.at(part="noise"), cond.get("points"))
         data = self.moments.draw(like, key.at(part="data"))
         return column(self.process.scale(t), like) * data + column(self.process.sigma(t), like) * noise
+
+    def start_log_prob(self, x_t: Tensor, t: float, cond: Cond) -> Tensor:
+        """log N(m mean, m^2 Cov + sigma^2 C)."""
+        m, rho = self.process.scale(t), float(self.process.noise_to_signal(t))
+        log = self.moments.log_prob(x_t / column(m, x_t), rho, self.process.noise, cond)
+        return log - kept_entries(x_t, cond).flatten(1).sum(1) * m.log().to(log)
 
 
 class MixtureScore(Denoiser):

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from fokker import coordinates as coordinate_kinds
+from fokker.composition import SumScore, classifier_free
 from fokker.coordinates import Coordinates, observed
 from fokker.errors import InputError
+from fokker.flow_density import log_prob, numbers
 from fokker.networks.denoiser import NetworkScore
 from fokker.networks.mlp import build
 from fokker.posterior.recipes import Recipe
@@ -74,11 +76,13 @@ class ConditionalPosterior:
         sampler: Sampler | None = None,
         grid: Grid | Tensor | None = None,
         steps: int | None = None,
+        guidance: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> PosteriorSamples:
         """n samples for y (*y_shape), or for each of (M, *y_shape); NaN in y, or omega False, means not observed.
 
-        Missing entries need a posterior that was trained with missing entries.
+        Missing entries need a posterior that was trained with missing entries. So does guidance, the weight w of
+        `classifier_free` (1 changes nothing), which also needs other coordinates than "posterior".
 
         sampler, grid and steps default to the recipe's. A sample depends on the seed and on the index of its
         measurement, not on how many are drawn at once. Raises InputError for a wrong shape, n < 1 or a wrong grid.
@@ -87,7 +91,7 @@ class ConditionalPosterior:
         conditions, given, batched = self._conditions(y, omega, cond)
         started = time.perf_counter()
         result = sample(
-            self.model,
+            self.model if guidance is None else self._guided(guidance),
             (len(given) * n, *self.x_shape),
             sampler=self.recipe.sampler if sampler is None else sampler,
             steps=self.recipe.steps if steps is None else steps,
@@ -104,9 +108,57 @@ class ConditionalPosterior:
             batched=batched,
             nfe=result.nfe,
             seconds=time.perf_counter() - started,
-            settings={**result.settings, "recipe": self.recipe.name, "coordinates": self.coordinates.name},
+            settings={
+                **result.settings,
+                "recipe": self.recipe.name,
+                "coordinates": self.coordinates.name,
+                **({} if guidance is None else {"guidance": guidance}),
+            },
             info={k: v.cpu().reshape((len(given), n) if batched else (n,)) for k, v in result.info.items()},
         )
+
+    def log_prob(self, x: Any, y: Any, *, omega: Any = None, cond: Cond | None = None, seed: int = 0) -> Tensor:
+        """log density of x given y, by the ODE: log q(xi given y) - log det L(y) with xi the coordinates of x.
+
+        For y (*y_shape): x (n, *x_shape) gives (n,) in float64, x (*x_shape) a single number; for y (M, *y_shape):
+        x (M, n, *x_shape) gives (M, n). It is the density of what sampling returns plus rho_min times the noise, see
+        `fokker.log_prob`. InputError for wrong shapes, numbers that are not finite, a posterior with a clip (its atoms
+        have no density), and coordinates in which some direction of x has no variance given y.
+        """
+        if self.clip is not None:
+            raise InputError(f"log_prob: samples clipped to {self.clip} have atoms, no density; clip=None is accepted")
+        conditions, given, batched = self._conditions(y, omega, cond)
+        log_det = self.coordinates.log_det(conditions)
+        value = numbers("x", x).cpu().double()
+        shape = self._shape_of_x(value, len(given) if batched else None)
+        bad = (~value.isfinite()).nonzero()
+        if len(bad):
+            raise InputError(f"x: got NaN or an infinite entry at {bad[0].tolist()}, finite numbers are accepted")
+        value = value.reshape(len(given), -1, *self.x_shape)
+        n = value.shape[1]
+        xi = to_xi(self.coordinates, value, conditions)
+        log = log_prob(self.model, xi, conditions, seed, rows=Rows.grid(len(given), n)).cpu()
+        return (log.reshape(len(given), n) - log_det.reshape(-1, 1)).reshape(shape)
+
+    def _shape_of_x(self, x: Tensor, measurements: int | None) -> tuple[int, ...]:
+        """The shape of a density at x: (M, n), (n,) or (); InputError for any other x."""
+        lead = tuple(x.shape[: max(0, x.ndim - len(self.x_shape))])
+        tail = ", ".join(map(str, self.x_shape))
+        wanted, fits = f"({tail}) or (n, {tail})", len(lead) <= 1
+        if measurements is not None:
+            wanted, fits = f"({measurements}, n, {tail})", len(lead) == 2 and lead[0] == measurements
+        if not fits or x.shape != (*lead, *self.x_shape) or 0 in lead:
+            raise InputError(f"x: got shape {tuple(x.shape)}, {wanted} with n >= 1 is accepted")
+        return lead
+
+    def _guided(self, weight: float) -> SumScore:
+        if not self.masked:
+            raise InputError(
+                "guidance: this posterior was trained on complete y and knows no x without y; train it on y with NaN "
+                "where entries can be missing"
+            )
+        nothing = {"omega": torch.zeros(1, *self.y_shape, dtype=torch.bool)}
+        return classifier_free(self.model, weight, null_cond=nothing)
 
     def no_network(self) -> GaussianConditional:
         """The Gaussian conditional of posterior coordinates; InputError for a posterior in other coordinates."""
@@ -248,6 +300,17 @@ def to_x(
         x = coordinates.inverse(xi[part].flatten(0, 1), local).reshape(xi[part].shape)
         out[part] = x if clip is None else x.clamp(*clip)
     return out
+
+
+def to_xi(coordinates: Coordinates, x: Tensor, cond: Cond) -> Tensor:
+    """x (M, n, *x_shape) to xi (M n, *x_shape) in coordinates, a group of measurements at a time."""
+    n, parts = x.shape[1], []
+    group = max(1, CHUNK // n)
+    for start in range(0, len(x), group):
+        part = slice(start, start + group)
+        local = {name: v[part].repeat_interleave(n, 0) for name, v in cond.items() if name in ("y", "omega")}
+        parts.append(coordinates.forward(x[part].flatten(0, 1), local))
+    return torch.cat(parts)
 
 
 def _under(head: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -105,7 +105,7 @@ def sample(
     parts, calls = [], 0
     for start in range(0, count, CHUNK):
         piece = rows[start : start + CHUNK]
-        local = _rows_of_cond(prepared, piece, slice(start, start + CHUNK), count, measured)
+        local = rows_of_cond(prepared, piece, slice(start, start + CHUNK), count, measured)
         counted = Counted(model)
         sizes = _resized(shape, len(piece))
         parts.append(_run(counted, sampler, times, sizes, Key(seed, piece), local, trajectory))
@@ -186,7 +186,7 @@ def _rows_of(shape: Any) -> int:
     return n
 
 
-def _rows_of_cond(cond: Cond, piece: Rows, where: slice, count: int, measured: bool) -> Cond:
+def rows_of_cond(cond: Cond, piece: Rows, where: slice, count: int, measured: bool) -> Cond:
     """Each condition for the rows of a chunk: one row for all, one per sample, or (`measured`) one per measurement."""
     out = {}
     for name, value in cond.items():
