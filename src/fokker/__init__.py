@@ -1,24 +1,31 @@
 """Bayesian inverse problems with diffusion models: posterior samples that can be trusted."""
 
 from fokker.api import fit, load
+from fokker.custom_process import CustomProcess
+from fokker.ddpm import DDPM
 from fokker.errors import InputError
 from fokker.likelihoods import Gaussian
+from fokker.networks.foreign import wrap_eps
+from fokker.networks.variance_head import VarianceHead
 from fokker.noise import Correlated, White
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import PosteriorSamples
 from fokker.processes import NoiseProcess, VarianceExploding, VariancePreserving
 from fokker.random_fields import CosineField
-from fokker.samplers import RK45, EulerMaruyama, GaussianTransition, Heun, SampleResult, Transition, sample
+from fokker.samplers import RK45, Ancestral, EulerMaruyama, GaussianTransition, Heun, SampleResult, Transition, sample
 from fokker.score import GaussianScore, Joint, MixtureScore, ScoreModel
-from fokker.time_grid import Karras, LogSNR, UniformTime
+from fokker.time_grid import DDPMIndices, Karras, LogSNR, UniformTime
+from fokker.variational import VariationalBound, fit_variance, variational_bound
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "RK45", "ConditionalPosterior", "Correlated", "CosineField", "EulerMaruyama", "Gaussian", "GaussianScore",
+    "DDPM", "RK45", "Ancestral", "ConditionalPosterior", "Correlated", "CosineField", "CustomProcess", "DDPMIndices",
+    "EulerMaruyama", "Gaussian", "GaussianScore",
     "GaussianTransition", "Heun",
     "InputError", "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples", "Recipe",
-    "SampleResult", "ScoreModel", "Transition", "UniformTime", "VarianceExploding", "VariancePreserving", "White",
-    "fit", "load", "sample",
+    "SampleResult", "ScoreModel", "Transition", "UniformTime", "VarianceExploding", "VarianceHead",
+    "VariancePreserving", "VariationalBound", "White", "fit", "fit_variance", "load", "sample", "variational_bound",
+    "wrap_eps",
 ]  # fmt: skip
