@@ -6,9 +6,9 @@ at the denoised value D and a variance S (see `Ancestral`). In z = x / m, with r
     -log p(x_0) <= KL(q(z_K | x_0) || start) + sum KL(q(z_s | z_t, x_0) || N(D + r^2 (z_t - D), S)) - log p(x_0 | z_1),
     each KL = sum over entries of (1/2) [log(S / beta_tilde) + (beta_tilde + (1 - r^2)^2 (x_0 - D)^2) / S - 1],
 
-in expectation over z_t = x_0 + rho_t noise. It is a bound for the model that `sample` draws from with `Ancestral` on the
-same levels, whose last step adds the noise of the decoder p(x_0 | z_1) = N(D, S_1); there S_1 is beta_1, or the
-beta_tilde of the step before it, as beta_tilde_1 is zero.
+in expectation over z_t = x_0 + rho_t noise. The model it bounds is `Ancestral` on these levels from the first draw that
+`sample` makes, with a last step from the decoder p(x_0 | z_1) = N(D, S_1) where `sample` returns its mean; there S_1 is
+beta_1, or for beta_tilde_1, which is zero, beta_1 (1 - r^2) of the step before, DDPM's beta_tilde_2.
 
 Sources: Ho et al. 2020 (the bound, the decoders); Nichol & Dhariwal 2021 (the learned variance).
 """
@@ -163,8 +163,8 @@ def fit_variance(
     steps: int | None = None,
     cond: Tensor | Cond | None = None,
     seed: int = 0,
-    iterations: int = 2000,
-    batch_size: int = 1024,
+    iterations: int = 1000,
+    batch_size: int = 512,
 ) -> VarianceHead:
     """The variance of reverse steps, learned after the denoiser: a head for `Ancestral` and `variational_bound`.
 
@@ -178,7 +178,7 @@ def fit_variance(
         conditions = denoiser.prepare(cond)
     generator = torch_generator(seed, "fit_variance")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        torch.manual_seed(generator.initial_seed())
         head = VarianceHead(tuple(x_0.shape[1:]), denoiser.moments.mean, denoiser.data_std).to(x_0.device)
     optimiser = torch.optim.Adam(head.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
@@ -260,7 +260,7 @@ def _levels(bins: int | Tensor, x_0: Tensor) -> Tensor:
         levels = bins.to(x_0.device, torch.float64)
     else:
         raise InputError(f"bins: got {bins!r}, a number of at least 2 or a rising tensor of levels is accepted")
-    nearest = torch.bucketize(x_0.double(), (levels[1:] + levels[:-1]) / 2)
+    nearest = torch.bucketize(x_0.double().contiguous(), (levels[1:] + levels[:-1]) / 2)
     away = (x_0.double() - levels[nearest]).abs().max()
     if float(away) > 1e-3 * float(levels.diff().min()):
         raise InputError(f"x: an entry is {float(away):.3g} away from the nearest of the levels of bins")
@@ -271,7 +271,7 @@ def _cell(x_0: Tensor, x_0_hat: Tensor, log: Tensor, levels: Tensor) -> Tensor:
     """log of the probability of N(x_0_hat, S) in the cells of x_0, summed over entries, (B,)."""
     infinite = levels.new_full((1,), math.inf)
     borders = torch.cat([-infinite, (levels[1:] + levels[:-1]) / 2, infinite])
-    index = torch.bucketize(x_0.double(), borders[1:-1])
+    index = torch.bucketize(x_0.double().contiguous(), borders[1:-1])
     low, high = ((borders[k] - x_0_hat.double()) * torch.exp(-log / 2) for k in (index, index + 1))
     # The cell's mirror image where it lies above the mean: there both distribution functions are near 1.
     swap = low > 0

@@ -64,7 +64,7 @@ class Ancestral(GaussianStep):
 
         def std(process: NoiseProcess, x: Tensor, d: Tensor) -> Tensor:
             rho_t, rho_s = process.noise_to_signal(t), process.noise_to_signal(s)
-            z = x / column(process.scale(t), x)
+            z = x / column(process.scale(t), x) if callable(self.variance) else x  # only a head looks at it
             log = log_variance(self.variance, *step_variances(rho_t, rho_s), z, rho_t, d)
             return (log / 2).exp() * process.scale(s).to(log)
 

@@ -49,7 +49,7 @@ class GaussianStep(ABC):
 
     @abstractmethod
     def kernel(self, model: ScoreModel, state: Carried, t: float, s: float, cond: Cond) -> tuple[Carried, State]:
-        """(mean, std) of the law of x_s given what is known at t, std a scalar or of the state's shape for each part."""
+        """(mean, std) of the law of x_s given what is known at t; std is a scalar or of the state's shape, by part."""
 
     def init(self, model: ScoreModel, x: State) -> Carried:
         """Nothing remembered yet."""
