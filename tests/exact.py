@@ -28,6 +28,10 @@ PROCESSES = {
     "vp1.5": fokker.VariancePreserving(n=1.5),
     "vp2": fokker.VariancePreserving(n=2),
     "vp3": fokker.VariancePreserving(n=3),
+    "ddpm_linear": fokker.DDPM(),
+    "ddpm_cosine": fokker.DDPM(schedule="cosine"),
+    # On the circle m^2 + sigma^2 = 1, to rho = tan(1.53) = 24.5.
+    "custom": fokker.CustomProcess(lambda t: torch.cos(1.53 * t), lambda t: torch.sin(1.53 * t)),
 }
 ALPHAS = (0.0, 0.5, 1.0, 2.0)
 
@@ -48,6 +52,7 @@ SAMPLERS = {  # name: (sampler, declared order on rho >= rho_min)
     **{f"euler_maruyama_{a:g}": (fokker.EulerMaruyama(alpha=a), 1) for a in ALPHAS},
     "euler_maruyama_function": (fokker.EulerMaruyama(alpha=growing), 1),
     "heun": (fokker.Heun(), 2),
+    **{f"ancestral_{variance}": (fokker.Ancestral(variance), 1) for variance in ("posterior", "beta")},
 }
 ADAPTIVE = {"rk45": fokker.RK45()}
 ALL_SAMPLERS = {**{name: sampler for name, (sampler, _) in SAMPLERS.items()}, **ADAPTIVE}

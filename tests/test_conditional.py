@@ -311,6 +311,15 @@ def test_files_that_are_no_model_are_refused(tmp_path, posterior):
         fokker.load(tmp_path / "model")
 
 
+def test_a_process_of_functions_samples_but_is_not_saved(posterior, tmp_path):
+    own = posterior.on(PROCESSES["custom"])
+    assert own.sample(Y, 3).settings["process"]["name"] == "custom"
+    with pytest.raises(InputError, match="process: CustomProcess is made of functions"):
+        own.save(tmp_path / "model")
+    posterior.on(PROCESSES["ddpm_cosine"]).save(tmp_path / "model")
+    assert fokker.load(tmp_path / "model").model.process == PROCESSES["ddpm_cosine"]
+
+
 # --- Clipping, precision, other formats
 
 
@@ -427,7 +436,12 @@ def test_a_recipe_of_ones_own_survives_the_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "own", [{"sampler": fokker.Transition(alpha=lambda rho: rho)}, {"grid": lambda *a: torch.linspace(1, 0.1, 4)}]
+    "own",
+    [
+        {"sampler": fokker.Transition(alpha=lambda rho: rho)},
+        {"sampler": fokker.Ancestral(lambda z, rho, x_0_hat: z)},
+        {"grid": lambda *a: torch.linspace(1, 0.1, 4)},
+    ],
 )
 def test_a_function_of_ones_own_cannot_be_saved(own, tmp_path):
     posterior = fokker.fit(*pairs(500), recipe=replace(RECIPE, **own), steps=5)

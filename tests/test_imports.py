@@ -15,9 +15,9 @@ ROOT = Path(fokker.__file__).parent
 ORDER = [
     {"errors"},
     {"rng", "storage", "random_fields", "covariance"},
-    {"noise", "processes", "time_grid"},
+    {"noise", "processes", "custom_process", "ddpm", "time_grid"},
     {"score"},
-    {"coordinates", "networks", "losses", "score_matching", "samplers", "flow_density", "composition"},
+    {"coordinates", "networks", "losses", "score_matching", "samplers", "flow_density", "composition", "variational"},
     {"training"},
     {"posterior", "fields"},
     {"api"},

@@ -352,7 +352,7 @@ def settled(model, sampler):
             if change(coarse, fine) < 0.25:
                 return fine
             coarse = fine
-    steps, alpha = FIRST, getattr(sampler, "alpha", 0.0)
+    steps, alpha = FIRST, getattr(sampler, "alpha", float(isinstance(sampler, fokker.Ancestral)))
     while steps <= 1024:
         coarse, fine = run(model, sampler, steps, alpha), run(model, sampler, 2 * steps)
         if change(coarse, fine) < 0.25:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,10 +31,19 @@ Time = float | Tensor
 class NoiseProcess(ABC):
     """m(t), sigma(t) and what follows from them, for t in [0, 1], computed in float64.
 
-    Every method takes a number or a tensor of times and returns a float64 tensor of its shape.
+    Every method takes a number or a tensor of times and returns a float64 tensor of its shape. A process of your own
+    needs `scale` and `sigma` alone, written in torch and beginning with t = as_time(t); everything else follows,
+    derivatives by automatic differentiation. (`CustomProcess` does the same from two functions.) A class with a
+    `kind`, class Mine(NoiseProcess, kind="mine"), and `settings()` that its constructor takes can be saved in files.
     """
 
-    noise: Noise
+    noise: Noise = White()
+    kinds: ClassVar[dict[str, type[NoiseProcess]]] = {}
+
+    def __init_subclass__(cls, kind: str | None = None, **more: Any):
+        super().__init_subclass__(**more)
+        if kind is not None:
+            NoiseProcess.kinds[kind] = cls
 
     @abstractmethod
     def scale(self, t: Time) -> Tensor:
@@ -43,25 +53,40 @@ class NoiseProcess(ABC):
     def sigma(self, t: Time) -> Tensor:
         """sigma(t), the standard deviation of the noise in x_t given x_0."""
 
-    @abstractmethod
     def drift(self, t: Time) -> Tensor:
         """f(t) = m'(t) / m(t)."""
+        t = as_time(t)
+        return slope(self.scale, t) / self.scale(t)
 
-    @abstractmethod
     def diffusion_squared(self, t: Time) -> Tensor:
         """g^2(t) = 2 sigma sigma' - 2 f sigma^2."""
+        t = as_time(t)
+        sigma = self.sigma(t)
+        return 2 * sigma * slope(self.sigma, t) - 2 * self.drift(t) * sigma**2
 
-    @abstractmethod
     def noise_to_signal(self, t: Time) -> Tensor:
         """rho(t) = sigma(t) / m(t), rising from 0."""
+        t = as_time(t)
+        return self.sigma(t) / self.scale(t)
 
-    @abstractmethod
     def time_of(self, rho: Time) -> Tensor:
-        """The t at which noise_to_signal(t) = rho; InputError where the process never gets there."""
+        """The t at which noise_to_signal(t) = rho; InputError where the process never gets there.
 
-    @abstractmethod
+        By bracketed inverse quadratic interpolation of log rho, to rounding also where t is small.
+        """
+        rho = as_time(rho)
+        octaves = torch.cat([rho.new_zeros(1), 2.0 ** torch.arange(-200, 1, dtype=rho.dtype, device=rho.device)])
+        known = self.noise_to_signal(octaves)
+        self._check_reached(rho, torch.where(rho > known[-1] * (1 + 1e-9), 2.0, 0.0))
+        # searchsorted wants rho as it is stored, not as it is seen
+        index = torch.searchsorted(known, rho.detach().contiguous()).clamp(1, len(octaves) - 1)
+        target = torch.where(rho == 0, known[1], rho.minimum(known[-1]))
+        t = _root(lambda t: (self.noise_to_signal(t) / target).log(), octaves[index - 1], octaves[index])
+        return torch.where(rho == 0, 0.0, t)
+
     def settings(self) -> dict[str, Any]:
-        """Name and parameters, as they go into config.json."""
+        """Name and parameters, as they go into config.json and the record of a run."""
+        return {"name": "custom", "class": type(self).__name__}
 
     def _check_reached(self, rho: Tensor, t: Tensor) -> Tensor:
         # A hair above 1 is the rounding of the end point itself.
@@ -72,7 +97,7 @@ class NoiseProcess(ABC):
 
 
 @dataclass(frozen=True)
-class VarianceExploding(NoiseProcess):
+class VarianceExploding(NoiseProcess, kind="ve"):
     """m = 1 and sigma(t) rising to sigma_max: linear, sigma_max t, or geometric.
 
     Geometric is shifted in variance so that sigma(0) = 0 and g^2 keeps its usual form:
@@ -138,7 +163,7 @@ class VarianceExploding(NoiseProcess):
 
 
 @dataclass(frozen=True)
-class VariancePreserving(NoiseProcess):
+class VariancePreserving(NoiseProcess, kind="vp"):
     """The family m^n + sigma^n = 1, that is m = (1 + rho^n)^(-1/n), for every n > 0.
 
     m = exp(-B/2) with B = int_0^t beta, beta(t) = beta_min + (beta_max - beta_min) t, and sigma = (1 - m^n)^(1/n),
@@ -200,13 +225,56 @@ class VariancePreserving(NoiseProcess):
         return {"name": "vp", "n": self.n, "beta_min": self.beta_min, "beta_max": self.beta_max}
 
 
+def saved_settings(process: NoiseProcess) -> dict[str, Any]:
+    """`settings()` for a file that is to give the process back; InputError for functions, which no file can hold."""
+    settings = process.settings()
+    if settings.get("name") not in NoiseProcess.kinds:
+        raise InputError(
+            f"process: {type(process).__name__} is made of functions, which a file cannot hold; save the model on "
+            f"another process, by `on`, and move it back after loading"
+        )
+    return settings
+
+
 def process_from_settings(settings: dict[str, Any]) -> NoiseProcess:
     """The process that `settings()` described, with white noise; InputError for an unknown name."""
     parameters = {key: value for key, value in settings.items() if key != "name"}
-    kinds = {"ve": VarianceExploding, "vp": VariancePreserving}
+    kinds = NoiseProcess.kinds
     if settings.get("name") not in kinds:
         raise InputError(f"process: got {settings.get('name')!r}, {' or '.join(kinds)} is accepted")
     return kinds[settings["name"]](**parameters)
+
+
+def slope(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """The derivative at every entry of t of a function that acts on each by itself, also under torch.no_grad."""
+    with torch.enable_grad():
+        t = t.detach().requires_grad_()
+        value = function(t)
+        if not value.requires_grad:
+            return torch.zeros_like(t)
+        return torch.autograd.grad(value.sum(), t, materialize_grads=True)[0]
+
+
+def _root(function: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+    """The zero of a rising function between a and b, for each of their entries: the method of Chandrupatla 1997."""
+    fa, fb = function(a), function(b)
+    part = torch.full_like(a, 0.5)
+    for _ in range(200):
+        x = a + part * (b - a)
+        fx = function(x)
+        same = fx.sign() == fa.sign()
+        c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
+        b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
+        a, fa = x, fx
+        best = torch.where(fa.abs() < fb.abs(), a, b)
+        least = (best.abs() * 2**-51 / (b - c).abs()).nan_to_num(nan=0.5).clamp(max=0.5)
+        if bool(((least == 0.5) | (torch.minimum(fa.abs(), fb.abs()) == 0)).all()):
+            break
+        xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
+        part = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
+        part = torch.where((phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi), part, 0.5)
+        part = torch.minimum(torch.maximum(part, least), 1 - least)
+    return best
 
 
 def as_time(t: Time) -> Tensor:

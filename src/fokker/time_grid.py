@@ -6,6 +6,7 @@ sampling loop adds the last time, 0, where the denoised value is returned: `step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fokker.ddpm import DDPM
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess, check_positive
 
@@ -67,9 +69,46 @@ class UniformTime:
         return _pinned(_line(t_max, t_min, steps), t_min, t_max)
 
 
+@dataclass(frozen=True)
+class DDPMIndices:
+    """Levels at the indices t = i/N of a DDPM process, evenly spaced (rounded) among those that the model knows.
+
+    They fall from the highest index in [t_min, t_max] to the lowest, which are not t_max and t_min themselves.
+    InputError where there are fewer than `steps` of them, and for any other process.
+    """
+
+    def settings(self) -> dict[str, Any]:
+        """Name."""
+        return {"name": "ddpm_indices"}
+
+    def known(self, process: NoiseProcess, t_min: float, t_max: float) -> Tensor:
+        """All indices in [t_min, t_max], falling (K,); InputError where there is none."""
+        if not isinstance(process, DDPM):
+            raise InputError(f"grid: DDPMIndices got a {type(process).__name__}, a DDPM process is accepted")
+        slack = 1e-6  # t_min and t_max may be indices up to rounding
+        low, high = math.ceil(t_min * process.steps - slack), math.floor(t_max * process.steps + slack)
+        if low > high:
+            raise InputError(f"grid: no index i/{process.steps} lies in the model's times {t_min:.6g} to {t_max:.6g}")
+        return torch.arange(high, max(low, 1) - 1, -1)
+
+    def __call__(self, process: NoiseProcess, steps: int, t_min: float, t_max: float) -> Tensor:
+        known = self.known(process, t_min, t_max)
+        if steps > len(known):
+            raise InputError(
+                f"steps: got {steps}, the model knows {len(known)} indices of this process, 1 to as many are accepted"
+            )
+        assert isinstance(process, DDPM)
+        return process.time(known[_line(0, len(known) - 1, steps).round().to(torch.int64)])
+
+
 def grid_from_settings(settings: dict[str, Any]) -> Grid:
     """The grid that `settings()` described; InputError for an unknown name."""
-    kinds: dict[str, Any] = {"karras": Karras, "log_snr": LogSNR, "uniform_time": UniformTime}
+    kinds: dict[str, Any] = {
+        "karras": Karras,
+        "log_snr": LogSNR,
+        "uniform_time": UniformTime,
+        "ddpm_indices": DDPMIndices,
+    }
     parameters = {key: value for key, value in settings.items() if key != "name"}
     if settings.get("name") not in kinds:
         raise InputError(f"grid: got {settings.get('name')!r}, one of {', '.join(kinds)} is accepted")

@@ -23,7 +23,7 @@ from fokker.networks.denoiser import NetworkScore
 from fokker.networks.mlp import build
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import PosteriorSamples, as_measurements, check_count
-from fokker.processes import NoiseProcess, process_from_settings
+from fokker.processes import NoiseProcess, process_from_settings, saved_settings
 from fokker.rng import Key, Rows
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import sample
@@ -190,7 +190,10 @@ class ConditionalPosterior:
         write_json(directory / "model.json", self.settings())
 
     def settings(self) -> dict[str, Any]:
-        """All that `load` needs beside the tensors; InputError for noise that is not white, which no file holds yet."""
+        """All that `load` needs beside the tensors.
+
+        InputError for noise that is not white and for a process of functions, which no file holds.
+        """
         model = self.model
         if not model.process.noise.white:
             raise InputError("process: a model with correlated noise cannot be saved yet, only white noise is accepted")
@@ -200,8 +203,8 @@ class ConditionalPosterior:
             "recipe": self.recipe.settings(),
             "coordinates": self.coordinates.name,
             "preconditioning": model.preconditioning,
-            "process": model.process.settings(),
-            "trained_on": model.trained_on.settings(),
+            "process": saved_settings(model.process),
+            "trained_on": saved_settings(model.trained_on),
             "network": model.network.settings(),  # type: ignore[operator]
             "data_std": model.data_std,
             "rho_range": list(model.rho_range),

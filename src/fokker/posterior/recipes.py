@@ -40,8 +40,10 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """All choices as JSON; InputError for a sampler or a grid that is a function of the user's own."""
         grid = getattr(self.grid, "settings", None)
-        if grid is None or callable(getattr(self.sampler, "alpha", None)):
-            raise InputError("recipe: its alpha or grid is a function, which a file cannot hold; give it to `sample`")
+        if grid is None or any(callable(getattr(self.sampler, name, None)) for name in ("alpha", "variance")):
+            raise InputError(
+                "recipe: its alpha, variance or grid is a function, which a file cannot hold; give it to `sample`"
+            )
         return {**asdict(self), "sampler": self.sampler.settings(), "grid": grid()}
 
     @classmethod

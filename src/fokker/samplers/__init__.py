@@ -3,6 +3,7 @@
 from typing import Any
 
 from fokker.errors import InputError
+from fokker.samplers.ancestral import Ancestral
 from fokker.samplers.base import Carried, Sampler
 from fokker.samplers.euler_maruyama import EulerMaruyama
 from fokker.samplers.gaussian_transition import GaussianTransition
@@ -12,8 +13,8 @@ from fokker.samplers.rk45 import RK45
 from fokker.samplers.transition import Transition
 
 __all__ = [
-    "RK45", "Carried", "EulerMaruyama", "GaussianTransition", "Heun", "SampleResult", "Sampler", "Transition",
-    "sample", "sampler_from_settings",
+    "RK45", "Ancestral", "Carried", "EulerMaruyama", "GaussianTransition", "Heun", "SampleResult", "Sampler",
+    "Transition", "sample", "sampler_from_settings",
 ]  # fmt: skip
 
 
@@ -21,6 +22,7 @@ def sampler_from_settings(settings: dict[str, Any]) -> Sampler:
     """The sampler that `settings()` described; InputError for an unknown name or a parameter that is not accepted."""
     kinds: dict[str, Any] = {
         "transition": Transition,
+        "ancestral": Ancestral,
         "gaussian_transition": GaussianTransition,
         "euler_maruyama": EulerMaruyama,
         "heun": Heun,

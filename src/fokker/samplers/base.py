@@ -49,7 +49,7 @@ class GaussianStep(ABC):
 
     @abstractmethod
     def kernel(self, model: ScoreModel, state: Carried, t: float, s: float, cond: Cond) -> tuple[Carried, State]:
-        """(mean, std) of the law of x_s given what is known at t; std is a scalar for each part."""
+        """(mean, std) of the law of x_s given what is known at t; std is a scalar or of the state's shape, by part."""
 
     def init(self, model: ScoreModel, x: State) -> Carried:
         """Nothing remembered yet."""
@@ -67,4 +67,4 @@ def add_noise(mean: State, std: State, noise: StepNoise) -> State:
     """mean + std * noise, without drawing when every std is zero."""
     if not any(bool((v > 0).any()) for v in (std.values() if isinstance(std, dict) else [std])):
         return mean
-    return over_parts(lambda x, sd, xi: x + column(sd, x) * xi, mean, std, noise())
+    return over_parts(lambda x, sd, xi: x + (sd if sd.shape == x.shape else column(sd, x)) * xi, mean, std, noise())
