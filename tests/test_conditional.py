@@ -237,7 +237,7 @@ def test_a_sample_depends_on_seed_and_measurement_only(posterior, monkeypatch):
     assert torch.equal(posterior.sample(Y, 300).samples, whole)
     assert not torch.equal(posterior.sample(Y, 300, seed=1).samples, whole)
     monkeypatch.setattr("fokker.samplers.loop.CHUNK", 77)
-    monkeypatch.setattr("fokker.posterior.conditional.CHUNK", 600)
+    monkeypatch.setattr("fokker.posterior.gaussian_conditional.CHUNK", 600)
     torch.testing.assert_close(posterior.sample(Y, 300).samples, whole, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
         posterior.no_network().sample(Y[:2], 300).samples, posterior.no_network().sample(Y, 300).samples[:2]

@@ -1,6 +1,6 @@
 """Bayesian inverse problems with diffusion models: posterior samples that can be trusted."""
 
-from fokker.api import fit, load
+from fokker.api import fit, fit_prior, load
 from fokker.composition import SumScore, TiltedScore, classifier_free
 from fokker.custom_process import CustomProcess
 from fokker.ddpm import DDPM
@@ -11,6 +11,7 @@ from fokker.networks.foreign import wrap_eps
 from fokker.networks.variance_head import VarianceHead
 from fokker.noise import Correlated, White
 from fokker.posterior.conditional import ConditionalPosterior
+from fokker.posterior.prior import Prior
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import PosteriorSamples
 from fokker.processes import NoiseProcess, VarianceExploding, VariancePreserving
@@ -25,8 +26,8 @@ __version__ = "0.1.0"
 __all__ = [
     "DDPM", "RK45", "Ancestral", "ConditionalPosterior", "Correlated", "CosineField", "CustomProcess",
     "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun", "InputError",
-    "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples", "Recipe", "SampleResult",
-    "ScoreModel", "SumScore", "TiltedScore", "Transition", "UniformTime", "VarianceExploding", "VarianceHead",
-    "VariancePreserving", "VariationalBound", "White", "classifier_free", "fit", "fit_variance", "load", "log_prob",
-    "sample", "variational_bound", "wrap_eps",
+    "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples", "Prior", "Recipe",
+    "SampleResult", "ScoreModel", "SumScore", "TiltedScore", "Transition", "UniformTime", "VarianceExploding",
+    "VarianceHead", "VariancePreserving", "VariationalBound", "White", "classifier_free", "fit", "fit_prior",
+    "fit_variance", "load", "log_prob", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip

@@ -1,11 +1,9 @@
-"""The front door: `fit` a posterior to pairs, `load` one from disk."""
+"""The front door: `fit` a posterior to pairs, `fit_prior` a prior to samples, `load` either from disk."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fokker import coordinates as coordinate_kinds
-from fokker.coordinates import Coordinates, moments_of, observed
+from fokker.coordinates import moments_of, observed
 from fokker.errors import InputError
 from fokker.likelihoods import Gaussian
 from fokker.losses import Levels, LogNormalLevels, UniformTimes
@@ -21,14 +19,17 @@ from fokker.networks.denoiser import NetworkScore
 from fokker.networks.mlp import build
 from fokker.posterior import recipes
 from fokker.posterior.conditional import ConditionalPosterior
+from fokker.posterior.files import kind_of
+from fokker.posterior.folder import Model, fit_in_folder
+from fokker.posterior.prior import Prior
 from fokker.posterior.recipes import Recipe
+from fokker.posterior.training_data import Clip, Draws, Pairs
 from fokker.processes import NoiseProcess, VarianceExploding
 from fokker.rng import check_seed, torch_generator
 from fokker.score import RHO_RANGE, Cond, Moments
-from fokker.storage import file_hash, read_json, read_tensors, write_json, write_tensors
 from fokker.training import Batch, Trainer, TrainRecord, suitable_threads
 
-Clip = tuple[float | None, float | None]
+WIDEST = 100.0  # ratio of standard deviations of the entries of a vector that one noise level can serve
 
 
 def fit(
@@ -62,120 +63,90 @@ def fit(
     Raises InputError for wrong shapes, NaN in x, infinities, fewer than 10 pairs or entries that never vary.
     """
     check_seed(seed)
+    recipe = _recipe(recipe, coordinates, steps)
+    data = Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out)
+    trainer, posterior = _posterior(data, process, network, recipe, clip, seed, torch.device(device))
+    return _train(trainer, posterior, data, out, lambda path: ConditionalPosterior.load(path, device), progress)
+
+
+def fit_prior(
+    x: Any,
+    *,
+    process: NoiseProcess | None = None,
+    network: nn.Module | None = None,
+    recipe: str | Recipe = "default",
+    seed: int = 0,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[TrainRecord], None] | None = None,
+) -> Prior:
+    """Learn the law of x (N, *x_shape), of any shape, as a score model of plain x: noise is white in the units of x.
+
+    The arguments are those of `fit`; the coordinates of the recipe play no part. `fokker.sample(prior, (n, *x_shape))`
+    or `prior.sample(n)` draws, `fokker.log_prob(prior, x)` gives densities.
+
+    Raises InputError for NaN, infinities, fewer than 10 rows, x that never varies, entries of a vector that never vary,
+    and vectors whose entries differ in standard deviation by more than a factor of 100: one level of white noise cannot
+    serve them all.
+    """
+    check_seed(seed)
+    recipe = _recipe(recipe, "none", steps)
+    data = Draws(x, seed, recipe.held_out)
+    _check_one_scale(data.x)
+    x = data.x[data.train]
+    moments = moments_of(x)
+    data_std = float(x.var(0).mean().sqrt())
+    network = _network(network, recipe, x, 0, seed).to(device)
+    process, rho_range = _levels_of(process, data_std)
+    prior = Prior(
+        process,
+        network,
+        None,
+        moments,
+        rho_range,
+        preconditioning=recipe.preconditioning,
+        data_std=data_std,
+        recipe=recipe,
+        x_shape=tuple(x.shape[1:]),
+    )
+
+    def batch(rows: Tensor) -> Batch:
+        return data.x[rows].to(prior.device, prior.dtype), {"features": torch.zeros(len(rows), 0)}
+
+    size = recipe.training.batch_size
+    trainer = Trainer(
+        prior,
+        lambda step: batch(data.rows(step, size)),
+        _levels(prior, recipe),
+        batch(data.held),
+        recipe.training,
+        seed,
+    )
+    return _train(trainer, prior, data, out, lambda path: Prior.load(path, device), progress)
+
+
+def load(directory: str | Path, device: str | torch.device = "cpu") -> ConditionalPosterior | Prior:
+    """The posterior or prior that `save` (or `fit(..., out=directory)`) left, its network on `device`.
+
+    Nothing read from disk runs code. InputError names a file that is missing or damaged.
+    """
+    if kind_of(directory) == Prior.kind:
+        return Prior.load(directory, device)
+    return ConditionalPosterior.load(directory, device)
+
+
+def _recipe(recipe: str | Recipe, coordinates: str | None, steps: int | None) -> Recipe:
     recipe = recipes.get(recipe)
     if coordinates is not None:
         recipe = replace(recipe, coordinates=coordinates)
     if steps is not None:
         recipe = replace(recipe, training=replace(recipe.training, steps=steps))
-    data = _Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out)
-    trainer, posterior = _assemble(data, process, network, recipe, clip, seed, torch.device(device))
-    with suitable_threads(posterior.model.network):
-        if out is not None:
-            return _fit_in_folder(Path(out), trainer, posterior, data, progress)
-        for record in trainer.run():
-            if progress is not None:
-                progress(record)
-    return posterior
+    return recipe
 
 
-def load(directory: str | Path, device: str | torch.device = "cpu") -> ConditionalPosterior:
-    """The posterior that `save` (or `fit(..., out=directory)`) left, its network on `device`.
-
-    Nothing read from disk runs code. InputError names a file that is missing or damaged.
-    """
-    return ConditionalPosterior.load(directory, torch.device(device))
-
-
-class _Pairs:
-    """Training pairs with a held-out part, and the batch of every step, fixed by the seed."""
-
-    def __init__(
-        self,
-        x: Any,
-        y: Any,
-        omega: Any,
-        likelihood: Gaussian | None,
-        clip: Clip | None,
-        seed: int,
-        held_out: float,
-    ):
-        self.x, self.y = _numbers("x", x), _numbers("y", y)
-        self.likelihood, self.clip, self.seed = likelihood, clip or (None, None), seed
-        self.spread: Tensor | None = None
-        count = len(self.x)
-        if len(self.y) != count:
-            raise InputError(f"y: got {len(self.y)} rows for {count} rows of x, as many are accepted")
-        for bound, name, beyond in zip(self.clip, ("lower", "upper"), (torch.lt, torch.gt)):
-            if bound is not None and bool(beyond(self.x, bound).any()):
-                raise InputError(f"x: got values beyond the {name} bound {bound} of clip, none is accepted")
-        if count < 10:
-            raise InputError(f"x: got {count} pairs, at least 10 are accepted")
-        if bool(self.x.isnan().any()):
-            raise InputError(
-                f"x: got NaN in row {int(self.x.isnan().flatten(1).any(1).nonzero()[0])}, none is accepted"
-            )
-        self.omega = None if omega is None else torch.as_tensor(omega).to(torch.bool).expand_as(self.y)
-        if self.omega is None and bool(self.y.isnan().any()):
-            self.omega = ~self.y.isnan()
-        order = torch.randperm(count, generator=torch_generator(seed, "split"))
-        kept = max(1, min(2000, round(held_out * count)))
-        self.held, self.train = order[:kept], order[kept:]
-        self._epoch: tuple[int, Tensor] = (-1, order)
-
-    def noisy(self, rows: Tensor, name: str, index: int = 0) -> tuple[Tensor, Cond]:
-        """x and conditions of these rows; noise and the spread of atoms are drawn by the name and the index."""
-        y = self.y[rows]
-        if self.likelihood is not None:
-            y = self.likelihood.sample(y, torch_generator(self.seed, f"noise/{name}", index))
-        cond = {"y": y}
-        if self.omega is not None:
-            cond["omega"] = self.omega[rows]
-        x = self.x[rows]
-        if self.spread is not None:
-            generator = torch_generator(self.seed, f"atoms/{name}", index)
-            beyond = self.spread * torch.randn(x.shape, generator=generator, dtype=x.dtype).abs()
-            low, high = self.clip
-            x = x if low is None else torch.where(x <= low, low - beyond, x)
-            x = x if high is None else torch.where(x >= high, high + beyond, x)
-        return x, cond
-
-    def spread_atoms(self) -> None:
-        """From now on, x at a bound is spread beyond it: half-normal, as wide as x is uncertain given y.
-
-        A density cannot hold an atom: diffused as it is, a network smears it to both sides of the bound, and clipping
-        leaves half of it. Spread beyond the bound it is an ordinary density, and clipping gives all of it back.
-        """
-        x, cond = self.noisy(self.train, "coordinates")
-        y = observed(cond)[0]
-        if x[0].numel() + y[0].numel() <= coordinate_kinds.MAX_VECTOR:
-            complete = {"y": torch.zeros_like(y[:1])}  # the spread does not depend on the values of y
-            self.spread = coordinate_kinds.Posterior.estimate(x, y).std(complete)[0]
-        else:
-            self.spread = x.std(0)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the pairs and of the noise that goes with them."""
-        parts = [self.x, self.y] if self.omega is None else [self.x, self.y, self.omega]
-        content = hashlib.sha256(b"" if self.likelihood is None else repr(self.likelihood.std).encode())
-        if self.likelihood is not None and self.likelihood.covariance is not None:
-            parts.append(torch.as_tensor(self.likelihood.covariance, dtype=torch.float64).cpu())
-        for part in parts:
-            content.update(str(tuple(part.shape)).encode())
-            content.update(part.contiguous().numpy().tobytes())
-        return content.hexdigest()
-
-    def rows(self, step: int, size: int) -> Tensor:
-        """The rows of a step: every epoch goes through all pairs in an order of its own."""
-        size = min(size, len(self.train))
-        epoch, position = divmod(step, len(self.train) // size)
-        if self._epoch[0] != epoch:
-            order = torch.randperm(len(self.train), generator=torch_generator(self.seed, "epoch", epoch))
-            self._epoch = (epoch, self.train[order])
-        return self._epoch[1][position * size : (position + 1) * size]
-
-
-def _assemble(
-    data: _Pairs,
+def _posterior(
+    data: Pairs,
     process: NoiseProcess | None,
     network: nn.Module | None,
     recipe: Recipe,
@@ -194,121 +165,89 @@ def _assemble(
     else:
         data_std = float(xi.double().var(0).mean().sqrt())
         moments = moments_of(xi)
-    rho_range = (RHO_RANGE[0] * data_std, RHO_RANGE[1] * data_std)
-    process = VarianceExploding(sigma_max=rho_range[1]) if process is None else process
-    if network is None:
-        feature_size = mapping.features({name: value[:1] for name, value in cond.items()}).shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(torch_generator(seed, "weights").initial_seed())
-            network = build({**recipe.network, "x_size": x[0].numel(), "feature_size": feature_size})
+    feature_size = mapping.features({name: value[:1] for name, value in cond.items()}).shape[1]
+    network = _network(network, recipe, x, feature_size, seed).to(device)
+    process, rho_range = _levels_of(process, data_std)
     model = NetworkScore(
-        process,
-        network.to(device),
-        mapping,
-        moments,
-        rho_range,
-        preconditioning=recipe.preconditioning,
-        data_std=data_std,
+        process, network, mapping, moments, rho_range, preconditioning=recipe.preconditioning, data_std=data_std
     )
 
-    def batch(step: int) -> Batch:
-        return _to_model(model, mapping, *data.noisy(data.rows(step, recipe.training.batch_size), "train", step))
+    def to_model(x: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        xi, features = mapping.forward(x, cond), mapping.features(cond)
+        return xi.to(model.device, model.dtype), features.to(model.device, model.dtype)
 
-    levels: Levels
-    if recipe.levels == "lognormal":
-        levels = LogNormalLevels(rho_range, data_std, recipe.level_mean, recipe.level_std)
-    else:
-        levels = UniformTimes(process, *model.time_range)
-    held = _to_model(model, mapping, *data.noisy(data.held, "validation"))
-    trainer = Trainer(model, batch, levels, held, recipe.training, seed)
+    size = recipe.training.batch_size
+    if data.fixed:  # mapped once, for all steps
+        all_xi, all_features = to_model(*data.noisy(torch.arange(len(data.x)), "train"))
+
+    def batch(step: int) -> Batch:
+        rows = data.rows(step, size)
+        if data.fixed:
+            return all_xi[rows], {"features": all_features[rows]}
+        xi, features = to_model(*data.noisy(rows, "train", step))
+        return xi, {"features": features}
+
+    held, features = to_model(*data.noisy(data.held, "validation"))
+    trainer = Trainer(model, batch, _levels(model, recipe), (held, {"features": features}), recipe.training, seed)
     shapes = tuple(x.shape[1:]), tuple(data.y.shape[1:])
     return trainer, ConditionalPosterior(model, *shapes, recipe, clip, masked=data.omega is not None)
 
 
-def _fit_in_folder(
-    folder: Path,
+def _network(network: nn.Module | None, recipe: Recipe, x: Tensor, feature_size: int, seed: int) -> nn.Module:
+    """The user's own, or the recipe's with weights fixed by the seed."""
+    if network is not None:
+        return network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_generator(seed, "weights").initial_seed())
+        return build({**recipe.network, "x_size": x[0].numel(), "feature_size": feature_size})
+
+
+def _levels_of(process: NoiseProcess | None, data_std: float) -> tuple[NoiseProcess, tuple[float, float]]:
+    """The process, and the noise levels that the model is to know."""
+    low, high = (level * data_std for level in RHO_RANGE)
+    return VarianceExploding(sigma_max=high) if process is None else process, (low, high)
+
+
+def _levels(model: NetworkScore, recipe: Recipe) -> Levels:
+    if recipe.levels == "uniform_t":
+        return UniformTimes(model.process, *model.time_range)
+    low, high = model.rho_range
+    if recipe.preconditioning != "edm":  # these see the time of the process, and know no level beyond its end
+        high = min(high, float(model.process.noise_to_signal(1.0)))
+    return LogNormalLevels((low, high), model.data_std, recipe.level_mean, recipe.level_std)
+
+
+def _train(
     trainer: Trainer,
-    posterior: ConditionalPosterior,
-    data: _Pairs,
+    result: Model,
+    data: Draws,
+    out: str | Path | None,
+    load: Callable[[Path], Model],
     progress: Callable[[TrainRecord], None] | None,
-) -> ConditionalPosterior:
-    """Run with a checkpoint after every record; a finished fit of the same data and settings is loaded.
-
-    Files that are damaged or lost are made again: from the last checkpoint, or from the start.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    state, done, weights = folder / "train_state.safetensors", folder / "training.json", folder / "weights.safetensors"
-    model = json.loads(json.dumps(posterior.settings()))
-    settings = {**model, "seed": trainer.seed}
-    identity: dict[str, Any] = {"data": data.fingerprint(), "settings": settings}
-    finished = _whole(read_json, done)
-    if isinstance(finished, dict):
-        _check_same(folder, finished, **identity)
-        intact = finished.get("weights") == _whole(file_hash, weights)
-        if intact and _whole(read_json, folder / "model.json") == model:
-            return load(folder, posterior.model.device)
-    checkpoint = _whole(read_tensors, state)
-    if checkpoint is not None and "values" in checkpoint[1]:
-        values = json.loads(checkpoint[1]["values"])
-        _check_same(folder, values, **identity)
-        trainer.resume(checkpoint[0], values["trainer"])
-    for record in trainer.run():
-        tensors, values = trainer.state()
-        write_tensors(state, tensors, {"values": json.dumps({**identity, "trainer": values})})
-        if progress is not None:
-            progress(record)
-    posterior.save(folder)
-    records = [asdict(record) for record in trainer.records]
-    write_json(done, {**identity, "weights": file_hash(weights), "seconds": trainer.seconds, "records": records})
-    return posterior
+) -> Model:
+    with suitable_threads(trainer.model.network):
+        if out is not None:
+            return fit_in_folder(Path(out), trainer, result, data.fingerprint(), load, progress)
+        for record in trainer.run():
+            if progress is not None:
+                progress(record)
+    return result
 
 
-def _whole(read: Callable[[Path], Any], path: Path) -> Any:
-    """What is in a file; None where it is missing or damaged."""
-    try:
-        return read(path)
-    except InputError:
-        return None
-
-
-def _check_same(folder: Path, found: dict[str, Any], data: str, settings: dict[str, Any]) -> None:
-    """InputError where a folder holds the fit of other data or settings: nothing is overwritten."""
-    if found.get("data") != data:
-        raise InputError(f"{folder}: holds a fit of other data; a new folder is accepted, or the same data")
-    there, wanted = _flat(found.get("settings", {})), _flat(settings)
-    for name, value in wanted.items():
-        if name not in there or there[name] != value:
-            raise InputError(
-                f"{folder}: holds a fit with {name} = {there.get(name)!r}, this one has {value!r}; a new folder is "
-                "accepted, or the same settings"
-            )
-
-
-def _flat(settings: dict[str, Any], head: str = "") -> dict[str, Any]:
-    """Nested settings as one level, so that a message can name the one that differs."""
-    out: dict[str, Any] = {}
-    for name, value in settings.items():
-        out |= _flat(value, f"{head}{name}.") if isinstance(value, dict) else {f"{head}{name}": value}
-    return out
-
-
-def _to_model(model: NetworkScore, mapping: Coordinates, x: Tensor, cond: Cond) -> Batch:
-    """A batch in the coordinates, precision and device of the model."""
-    features = mapping.features(cond)
-    xi = mapping.forward(x, cond)
-    return xi.to(model.device, model.dtype), {"features": features.to(model.device, model.dtype)}
-
-
-def _numbers(name: str, value: Any) -> Tensor:
-    try:
-        value = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name}: got {type(value).__name__}, an array of numbers is accepted") from error
-    if value.is_complex() or value.ndim < 1:
-        raise InputError(f"{name}: got {value.dtype} of shape {tuple(value.shape)}, real numbers (N, ...) are accepted")
-    value = value.detach().cpu().to(torch.float64)
-    value = value[:, None] if value.ndim == 1 else value
-    if bool(value.isinf().any()):
-        row = int(value.isinf().flatten(1).any(1).nonzero()[0])
-        raise InputError(f"{name}: got an infinite entry in row {row}, finite numbers are accepted")
-    return value
+def _check_one_scale(x: Tensor) -> None:
+    """InputError where white noise in the units of x cannot serve its entries; images may have entries that rest."""
+    std = x.std(0).flatten()
+    if not bool((std > 0).any()):
+        raise InputError("x: it never varies, only samples that vary are accepted")
+    if x.ndim > 2:
+        return
+    still = (std == 0).nonzero().flatten().tolist()
+    if still:
+        shown = ", ".join(map(str, still[:5])) + (", ..." if len(still) > 5 else "")
+        raise InputError(f"x: entries {shown} never vary; leave them out, only entries that vary are accepted")
+    low, high = float(std.min()), float(std.max())
+    if high > WIDEST * low:
+        raise InputError(
+            f"x: standard deviations of its entries run from {low:.3g} to {high:.3g}; a ratio of up to {WIDEST:g} is "
+            "accepted, so divide every entry by its own"
+        )

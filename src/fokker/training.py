@@ -220,7 +220,10 @@ def validation_levels(model: NetworkScore, network: nn.Module, validation: Batch
     judged.network = network
     x_0, cond = validation
     prepared, out = judged.prepare(cond), {}
+    highest = float(judged.process.noise_to_signal(judged.time_range[1]))
     for index, level in enumerate((0.02, 0.1, 0.3, 1.0, 3.0, 10.0)):
+        if level * model.data_std > highest:
+            break  # the process ends before
         rho = torch.full((len(x_0),), level * model.data_std, dtype=torch.float64)
         generator = torch_generator(seed, "validation", index)
         noise = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)

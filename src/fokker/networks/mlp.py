@@ -20,7 +20,8 @@ class ConditionalMLP(nn.Module):
 
     The trunk gives each hidden layer of the body its bias and the output its own linear term, so that nothing of the
     conditions is evaluated again while sampling. The last layer starts at zero: with the EDM preconditioning in
-    posterior coordinates, an untrained network *is* the Gaussian conditional.
+    posterior coordinates, an untrained network *is* the Gaussian conditional. Without conditions (feature_size 0) there
+    is no trunk, and the biases are plain weights.
     """
 
     def __init__(
@@ -37,10 +38,13 @@ class ConditionalMLP(nn.Module):
             "kind": "conditional_mlp", "x_size": x_size, "feature_size": feature_size, "width": width,
             "depth": depth, "trunk_width": trunk_width, "trunk_depth": trunk_depth,
         }  # fmt: skip
-        layers: list[nn.Module] = []
-        for size in [feature_size] + [trunk_width] * (trunk_depth - 1):
-            layers += [nn.Linear(size, trunk_width), nn.SiLU()]
-        self.trunk = nn.Sequential(*layers, nn.Linear(trunk_width, width * depth))
+        if feature_size:
+            layers: list[nn.Module] = []
+            for size in [feature_size] + [trunk_width] * (trunk_depth - 1):
+                layers += [nn.Linear(size, trunk_width), nn.SiLU()]
+            self.trunk: nn.Module = nn.Sequential(*layers, nn.Linear(trunk_width, width * depth))
+        else:
+            self.trunk = _Constant(width * depth)
         self.level = nn.Sequential(nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, width * depth))
         self.enter = nn.Linear(x_size, width, bias=False)
         self.hidden = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth - 1))
@@ -71,6 +75,17 @@ class ConditionalMLP(nn.Module):
         return dict(self._settings)
 
 
+class _Constant(nn.Module):
+    """One learned row, whatever comes in."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.row = nn.Parameter(torch.zeros(size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.row.expand(len(features), -1)
+
+
 class PlainMLP(nn.Module):
     """One multilayer perceptron of (x, t, features) with ReLU and the time as a plain number.
 
@@ -93,7 +108,7 @@ class PlainMLP(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor, embedding: Tensor) -> Tensor:
         """x (B, x_size), level (B,) or (1,), embedding (B, F)."""
-        return self.layers(torch.cat([x, level[:, None].expand(len(x), 1), embedding], 1))
+        return self.layers(torch.cat([x, level[:, None].expand(len(x), 1), embedding.expand(len(x), -1)], 1))
 
     def settings(self) -> dict[str, Any]:
         """Kind and sizes."""

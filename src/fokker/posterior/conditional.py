@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,19 +20,16 @@ from fokker.coordinates import Coordinates, observed
 from fokker.errors import InputError
 from fokker.flow_density import log_prob, numbers
 from fokker.networks.denoiser import NetworkScore
-from fokker.networks.mlp import build
+from fokker.posterior.files import FORMAT, loaded_model, save_model
+from fokker.posterior.gaussian_conditional import GaussianConditional, conditions_of, to_x, to_xi
 from fokker.posterior.recipes import Recipe
-from fokker.posterior.samples import PosteriorSamples, as_measurements, check_count
-from fokker.processes import NoiseProcess, process_from_settings, saved_settings
-from fokker.rng import Key, Rows
+from fokker.posterior.samples import PosteriorSamples, check_count
+from fokker.processes import NoiseProcess
+from fokker.rng import Rows
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import sample
-from fokker.score import Cond, Moments
-from fokker.storage import read_json, read_tensors, write_json, write_tensors
+from fokker.score import Cond
 from fokker.time_grid import Grid
-
-FORMAT = 1
-CHUNK = 65_536  # rows of x mapped back from coordinates at a time, in float64
 
 
 class ConditionalPosterior:
@@ -41,6 +38,8 @@ class ConditionalPosterior:
     clip = (lower, upper): samples are clipped to it, for a variable with atoms at its bounds (None: no bound).
     masked: whether the network was trained with entries of y missing, and is told which are observed.
     """
+
+    kind: ClassVar[str] = "conditional"
 
     def __init__(
         self,
@@ -57,6 +56,7 @@ class ConditionalPosterior:
     @property
     def coordinates(self) -> Coordinates:
         """The map between x and what is diffused."""
+        assert self.model.coordinates is not None
         return self.model.coordinates
 
     def on(self, process: NoiseProcess) -> ConditionalPosterior:
@@ -181,33 +181,15 @@ class ConditionalPosterior:
 
     def save(self, directory: str | Path) -> None:
         """Write weights.safetensors and model.json, each whole or not at all."""
-        directory, model = Path(directory), self.model
-        directory.mkdir(parents=True, exist_ok=True)
-        tensors = {f"network.{k}": v for k, v in model.network.state_dict().items()}
-        tensors |= {f"coordinates.{k}": v for k, v in self.coordinates.tensors().items()}
-        tensors |= {"moments.mean": model.moments.mean, "moments.factor": model.moments.factor}
-        write_tensors(directory / "weights.safetensors", {k: v.contiguous() for k, v in tensors.items()})
-        write_json(directory / "model.json", self.settings())
+        save_model(directory, self.model, self.settings())
 
     def settings(self) -> dict[str, Any]:
-        """All that `load` needs beside the tensors.
-
-        InputError for noise that is not white and for a process of functions, which no file holds.
-        """
-        model = self.model
-        if not model.process.noise.white:
-            raise InputError("process: a model with correlated noise cannot be saved yet, only white noise is accepted")
+        """All that `load` needs beside the tensors; InputError where no file can hold the model."""
         return {
             "format": FORMAT,
-            "kind": "conditional",
+            "kind": self.kind,
             "recipe": self.recipe.settings(),
-            "coordinates": self.coordinates.name,
-            "preconditioning": model.preconditioning,
-            "process": saved_settings(model.process),
-            "trained_on": saved_settings(model.trained_on),
-            "network": model.network.settings(),  # type: ignore[operator]
-            "data_std": model.data_std,
-            "rho_range": list(model.rho_range),
+            **self.model.settings(),
             "x_shape": list(self.x_shape),
             "y_shape": list(self.y_shape),
             "clip": None if self.clip is None else list(self.clip),
@@ -215,106 +197,13 @@ class ConditionalPosterior:
         }
 
     @classmethod
-    def load(cls, directory: str | Path, device: torch.device) -> ConditionalPosterior:
+    def load(cls, directory: str | Path, device: str | torch.device = "cpu") -> ConditionalPosterior:
         """What `save` wrote, the network on `device`.
 
         InputError names the file where one is missing, damaged or of another format.
         """
-        directory = Path(directory)
-        settings = read_json(directory / "model.json")
-        tensors, _ = read_tensors(directory / "weights.safetensors")
-        if not isinstance(settings, dict) or settings.get("format") != FORMAT or settings.get("kind") != "conditional":
-            raise InputError(f"{directory / 'model.json'}: not a conditional model of format {FORMAT}")
-        try:
-            network = build(settings["network"])
-            network.load_state_dict(_under("network.", tensors))
-            restored = coordinate_kinds.restore(settings["coordinates"], _under("coordinates.", tensors))
-            low, high = settings["rho_range"]
-            model = NetworkScore(
-                process_from_settings(settings["process"]),
-                network.to(device),
-                restored,
-                Moments(tensors["moments.mean"], tensors["moments.factor"]),
-                (low, high),
-                preconditioning=settings["preconditioning"],
-                data_std=settings["data_std"],
-                trained_on=process_from_settings(settings["trained_on"]),
-            )
+        with loaded_model(directory, cls.kind) as (settings, tensors):
+            model = NetworkScore.restore(settings, tensors, torch.device(device))
             clip = None if settings["clip"] is None else tuple(settings["clip"])
             shapes = tuple(settings["x_shape"]), tuple(settings["y_shape"])
             return cls(model, *shapes, Recipe.from_settings(settings["recipe"]), clip, settings["masked"])
-        except (KeyError, TypeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{directory}: weights and settings do not belong together ({reason})") from error
-
-
-class GaussianConditional:
-    """N(mu(y), L L^T) of posterior coordinates, clipped like the posterior it is compared with: no network at all."""
-
-    def __init__(
-        self,
-        coordinates: coordinate_kinds.Posterior,
-        x_shape: tuple[int, ...],
-        y_shape: tuple[int, ...],
-        clip: tuple[float | None, float | None] | None = None,
-    ):
-        self.coordinates, self.x_shape, self.y_shape, self.clip = coordinates, x_shape, y_shape, clip
-
-    def sample(self, y: Any, n: int, seed: int = 0, *, omega: Any = None) -> PosteriorSamples:
-        """n samples for each measurement, as `ConditionalPosterior.sample` gives them."""
-        check_count(n)
-        conditions, given, batched = conditions_of(y, omega, None, self.y_shape)
-        started = time.perf_counter()
-        xi = Key(seed, Rows.grid(len(given), n), part="no_network").normal(self.x_shape)
-        x = to_x(self.coordinates, xi, conditions, n, self.clip)
-        return PosteriorSamples(
-            samples=x if batched else x[0],
-            y=given if batched else given[0],
-            batched=batched,
-            nfe=0,
-            seconds=time.perf_counter() - started,
-            settings={"sampler": "no_network", "seed": seed},
-        )
-
-
-def conditions_of(y: Any, omega: Any, cond: Cond | None, y_shape: tuple[int, ...]) -> tuple[Cond, Tensor, bool]:
-    """Conditions by name, y (M, *y_shape), and whether y came with an axis of measurements."""
-    given, batched = as_measurements(y, y_shape)
-    conditions: Cond = {**(cond or {}), "y": given}
-    if omega is not None:
-        seen, _ = as_measurements(omega, y_shape, "omega")
-        if len(seen) not in (1, len(given)):
-            raise InputError(f"omega: got {len(seen)} rows for {len(given)} measurements, 1 or as many are accepted")
-        conditions["omega"] = seen.expand_as(given) != 0
-    elif bool(given.isnan().any()):
-        conditions["omega"] = ~given.isnan()
-    return conditions, given, batched
-
-
-def to_x(
-    coordinates: Coordinates, xi: Tensor, cond: Cond, n: int, clip: tuple[float | None, float | None] | None
-) -> Tensor:
-    """xi (M n, *x_shape) in coordinates to x (M, n, *x_shape), a group of measurements at a time."""
-    xi = xi.reshape(-1, n, *xi.shape[1:])
-    group, out = max(1, CHUNK // n), torch.empty_like(xi)
-    for start in range(0, len(xi), group):
-        part = slice(start, start + group)
-        local = {name: v[part].repeat_interleave(n, 0) for name, v in cond.items() if name in ("y", "omega")}
-        x = coordinates.inverse(xi[part].flatten(0, 1), local).reshape(xi[part].shape)
-        out[part] = x if clip is None else x.clamp(*clip)
-    return out
-
-
-def to_xi(coordinates: Coordinates, x: Tensor, cond: Cond) -> Tensor:
-    """x (M, n, *x_shape) to xi (M n, *x_shape) in coordinates, a group of measurements at a time."""
-    n, parts = x.shape[1], []
-    group = max(1, CHUNK // n)
-    for start in range(0, len(x), group):
-        part = slice(start, start + group)
-        local = {name: v[part].repeat_interleave(n, 0) for name, v in cond.items() if name in ("y", "omega")}
-        parts.append(coordinates.forward(x[part].flatten(0, 1), local))
-    return torch.cat(parts)
-
-
-def _under(head: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(head) :]: value for name, value in tensors.items() if name.startswith(head)}

@@ -22,6 +22,7 @@ from fokker import api
 from fokker.coordinates import Posterior as PosteriorCoordinates
 from fokker.errors import InputError
 from fokker.likelihoods import Gaussian
+from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import PosteriorSamples
 from fokker.problems.boundary_flux import BoundaryFlux, Case
 from fokker.problems.flux_metrics import SHOWN, Summary, measure, model_path, result_path
@@ -191,7 +192,7 @@ def _sample(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
     paths = {name: result_path(out, case, name) for name in ("posterior", "no_network")}
     x, clean = stores.test.load()
     y = measurements(case, clean, "test")
-    posterior = api.load(model_path(out, case)).on(run.build_process())
+    posterior = ConditionalPosterior.load(model_path(out, case)).on(run.build_process())
     origin = made_from(case, weights=file_hash(model_path(out, case) / "weights.safetensors"))
     kept = out / "posterior.zarr" / case.folder
     _group(kept.parent)
