@@ -19,6 +19,7 @@ from exact import (
     ALL_SAMPLERS,
     ALPHAS,
     COVARIANCES,
+    LANGEVIN,
     MEANS,
     NOISE_FACTOR,
     PROCESSES,
@@ -352,7 +353,7 @@ def settled(model, sampler):
             if change(coarse, fine) < 0.25:
                 return fine
             coarse = fine
-    steps, alpha = FIRST, getattr(sampler, "alpha", 0.0)
+    steps, alpha = FIRST, getattr(sampler, "alpha", getattr(sampler, "eta", 0.0) ** 2)
     while steps <= 1024:
         coarse, fine = run(model, sampler, steps, alpha), run(model, sampler, 2 * steps)
         if change(coarse, fine) < 0.25:
@@ -377,7 +378,7 @@ def ks_p(samples):
 
 # On one rho grid all processes are the same algorithm (test_contracts.py), but for Euler-Maruyama, which steps in t.
 MIXTURES = [
-    *[(list(PROCESSES)[i % 6], s) for i, s in enumerate(ALL_SAMPLERS)],
+    *[(list(PROCESSES)[i % 6], s) for i, s in enumerate(ALL_SAMPLERS) if s not in LANGEVIN],
     *[(p, s) for p in PROCESSES for s in ["euler_maruyama_1"]],
 ]
 MIXTURES = list(dict.fromkeys(MIXTURES))

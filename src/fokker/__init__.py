@@ -9,16 +9,32 @@ from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import PosteriorSamples
 from fokker.processes import NoiseProcess, VarianceExploding, VariancePreserving
 from fokker.random_fields import CosineField
-from fokker.samplers import RK45, EulerMaruyama, GaussianTransition, Heun, SampleResult, Transition, sample
+from fokker.samplers import (
+    DDIM,
+    RK45,
+    AnnealedLangevin,
+    EulerMaruyama,
+    GaussianTransition,
+    Heun,
+    HeunTime,
+    PredictorCorrector,
+    SampleResult,
+    Transition,
+    encode,
+    langevin,
+    sample,
+)
 from fokker.score import GaussianScore, Joint, MixtureScore, ScoreModel
 from fokker.time_grid import Karras, LogSNR, UniformTime
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "RK45", "ConditionalPosterior", "Correlated", "CosineField", "EulerMaruyama", "Gaussian", "GaussianScore",
-    "GaussianTransition", "Heun",
-    "InputError", "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples", "Recipe",
+    "DDIM", "RK45", "AnnealedLangevin",
+    "ConditionalPosterior", "Correlated", "CosineField", "EulerMaruyama", "Gaussian", "GaussianScore",
+    "GaussianTransition", "Heun", "HeunTime",
+    "InputError", "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples",
+    "PredictorCorrector", "Recipe",
     "SampleResult", "ScoreModel", "Transition", "UniformTime", "VarianceExploding", "VariancePreserving", "White",
-    "fit", "load", "sample",
+    "encode", "fit", "langevin", "load", "sample",
 ]  # fmt: skip
