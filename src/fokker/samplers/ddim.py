@@ -3,8 +3,8 @@
     sigma_eta^2 = eta^2 (1 - abar_s)/(1 - abar_t) (1 - abar_t/abar_s),      e^-2I = 1 - eta^2 (1 - r^2),
 
 with r = rho_s / rho_t: the first in the words of its paper (abar = m^2 of a variance preserving process), the second in
-those of `Transition`, where it holds for every process. A step from rho_t to rho_s has the constant alpha = log(e^-I) / log r: eta = 0 is
-alpha = 0, eta = 1 is alpha = 1, and in between alpha tends to eta^2 as the steps become small.
+those of `Transition`, where it holds for every process. Over a step alpha = log(e^-I) / log r: eta = 0 is alpha = 0,
+eta = 1 is alpha = 1, and in between alpha tends to eta^2 as the steps become small.
 
 Source: Song, Meng, Ermon 2021, equations 12 and 16.
 """
