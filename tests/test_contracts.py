@@ -27,12 +27,13 @@ from exact import (
 from fokker.errors import InputError
 from fokker.noise import White
 from fokker.rng import Rows
-from fokker.samplers import loop
+from fokker.samplers import loop, sampler_from_settings
 from fokker.score import Denoiser, Joint, MixtureScore, Moments
 
 F64 = torch.float64
 each_sampler = pytest.mark.parametrize("sampler", ALL_SAMPLERS)
-IN_RHO = [name for name in ALL_SAMPLERS if not name.startswith("euler")]
+IN_RHO = [name for name in ALL_SAMPLERS if not name.startswith(("euler", "heun_time"))]
+LOOK_AHEAD = [n for n in ALL_SAMPLERS if n.startswith(("heun", "rk45", "predictor", "annealed"))]  # to the level s
 ONE_PART = [name for name in ALL_SAMPLERS if name != "rk45"]
 
 
@@ -73,8 +74,16 @@ def test_all_processes_coincide_on_the_default_grid(sampler):
 
 # --- alpha as a function of rho
 
+WITH_ALPHA = [
+    fokker.Transition,
+    lambda alpha: fokker.Transition(alpha, 2),
+    fokker.GaussianTransition,
+    fokker.EulerMaruyama,
+    fokker.HeunTime,
+]
 
-@pytest.mark.parametrize("kind", [fokker.Transition, fokker.EulerMaruyama, lambda alpha: fokker.Transition(alpha, 2)])
+
+@pytest.mark.parametrize("kind", WITH_ALPHA)
 def test_alpha_as_a_constant_function_is_the_number(kind):
     model = mixture(PROCESSES["vp1.5"])
     number, function = (
@@ -86,7 +95,7 @@ def test_alpha_as_a_constant_function_is_the_number(kind):
     close(number, scalar, 1e-11)
 
 
-@pytest.mark.parametrize("kind", [fokker.Transition, fokker.EulerMaruyama])
+@pytest.mark.parametrize("kind", [fokker.Transition, fokker.GaussianTransition, fokker.EulerMaruyama, fokker.HeunTime])
 @pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf"), True, "1"])
 def test_bad_alphas_are_refused(kind, alpha):
     with pytest.raises(InputError, match="alpha"):
@@ -453,7 +462,18 @@ def test_results_say_how_they_were_made(sampler):
     assert torch.equal(again.samples, result.samples)
 
 
-@pytest.mark.parametrize(("sampler", "nfe"), [("transition1_1", 6), ("euler_maruyama_0", 6), ("heun", 11)])
+@pytest.mark.parametrize(
+    ("sampler", "nfe"),
+    [
+        ("transition1_1", 6),
+        ("euler_maruyama_0", 6),
+        ("ddim_0.6", 6),
+        ("heun", 11),
+        ("heun_time_0", 11),
+        ("predictor_corrector", 6 + 5 * 2),
+        ("annealed_langevin", 1 + 5 * 3),
+    ],
+)
 def test_evaluations_are_counted(sampler, nfe):
     assert draw(mixture(PROCESSES["vp2"]), sampler, steps=6).nfe == nfe
 
@@ -505,7 +525,7 @@ def test_a_model_that_is_not_finite_is_named(sampler):
     model = Broken(base.process, base.weights, base.means, base.covariances)
     rho = torch.tensor([10.0, 3.0, 0.5, 0.1], dtype=F64)  # the third level is the first that breaks
     grid = torch.cat([base.process.time_of(rho), torch.zeros(1, dtype=F64)])
-    step = {"heun": 2, "rk45": 2}.get(sampler, 3)  # these two look ahead to the level they step to
+    step = 2 if sampler in LOOK_AHEAD else 3
     rows, identity = Rows.grid(2, 10), torch.arange(20)[:, None]
     with pytest.raises(FloatingPointError, match=rf"after step {step}, first at sample 3 of measurement 1 \(1 rows"):
         fokker.sample(model, (20, 2), sampler=ALL_SAMPLERS[sampler], grid=grid, cond={"id": identity}, rows=rows)
@@ -525,6 +545,24 @@ def test_infinities_in_a_named_part_are_found():
 def test_bad_numbers_of_steps_are_refused(steps):
     with pytest.raises(InputError, match="steps"):
         fokker.sample(gaussian(PROCESSES["vp2"]), (2, 2), steps=steps)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan"), float("inf"), True, "1", None])
+def test_bad_etas_are_refused(eta):
+    with pytest.raises(InputError, match="eta: got"):
+        fokker.DDIM(eta=eta)
+
+
+@pytest.mark.parametrize("kind", [fokker.PredictorCorrector, fokker.AnnealedLangevin])
+def test_bad_langevin_steps_are_refused(kind):
+    for steps in (0, -1, 1.5, True, "2"):
+        with pytest.raises(InputError, match="steps: got"):
+            kind(steps=steps)
+    for size in (0, -0.1, 4, float("nan"), float("inf"), True, "1"):
+        with pytest.raises(InputError, match="step_size: got"):
+            kind(step_size=size)
+    with pytest.raises(InputError, match="predictor: got"):
+        fokker.PredictorCorrector(predictor=0.5)
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (), (-1, 2), (2.5, 2), {"x": (2, 2), "k": (3, 2)}, {}])
@@ -567,6 +605,11 @@ def test_gradients_can_be_taken_inside_a_denoiser():
     result = draw(model, "transition2_1")
     assert not result.samples.requires_grad
     close(result.samples, draw(base, "transition2_1").samples)
+
+
+@pytest.mark.parametrize("sampler", [name for name in ALL_SAMPLERS if not name.endswith("function")])
+def test_samplers_come_back_from_their_settings(sampler):
+    assert sampler_from_settings(ALL_SAMPLERS[sampler].settings()) == ALL_SAMPLERS[sampler]
 
 
 def test_settings_of_samplers_tell_them_apart():

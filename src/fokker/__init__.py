@@ -16,7 +16,22 @@ from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import PosteriorSamples
 from fokker.processes import NoiseProcess, VarianceExploding, VariancePreserving
 from fokker.random_fields import CosineField
-from fokker.samplers import RK45, Ancestral, EulerMaruyama, GaussianTransition, Heun, SampleResult, Transition, sample
+from fokker.samplers import (
+    DDIM,
+    RK45,
+    Ancestral,
+    AnnealedLangevin,
+    EulerMaruyama,
+    GaussianTransition,
+    Heun,
+    HeunTime,
+    PredictorCorrector,
+    SampleResult,
+    Transition,
+    encode,
+    langevin,
+    sample,
+)
 from fokker.score import GaussianScore, Joint, MixtureScore, ScoreModel
 from fokker.time_grid import DDPMIndices, Karras, LogSNR, UniformTime
 from fokker.variational import VariationalBound, fit_variance, variational_bound
@@ -24,10 +39,11 @@ from fokker.variational import VariationalBound, fit_variance, variational_bound
 __version__ = "0.1.0"
 
 __all__ = [
-    "DDPM", "RK45", "Ancestral", "ConditionalPosterior", "Correlated", "CosineField", "CustomProcess",
-    "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun", "InputError",
-    "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples", "Prior", "Recipe",
-    "SampleResult", "ScoreModel", "SumScore", "TiltedScore", "Transition", "UniformTime", "VarianceExploding",
-    "VarianceHead", "VariancePreserving", "VariationalBound", "White", "classifier_free", "fit", "fit_prior",
-    "fit_variance", "load", "log_prob", "sample", "variational_bound", "wrap_eps",
+    "DDIM", "DDPM", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior", "Correlated", "CosineField",
+    "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun",
+    "HeunTime", "InputError", "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples",
+    "PredictorCorrector", "Prior", "Recipe", "SampleResult", "ScoreModel", "SumScore", "TiltedScore", "Transition",
+    "UniformTime", "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound", "White",
+    "classifier_free", "encode", "fit", "fit_prior", "fit_variance", "langevin", "load", "log_prob", "sample",
+    "variational_bound", "wrap_eps",
 ]  # fmt: skip

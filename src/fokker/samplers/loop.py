@@ -79,6 +79,7 @@ def sample(
     cond: Tensor | Cond | None = None,
     grid: Grid | Tensor | None = None,
     rows: Rows | None = None,
+    start: State | None = None,
     trajectory: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleResult:
@@ -88,30 +89,53 @@ def sample(
     order=2)` unless given. steps: levels of the default grid; adaptive samplers ignore it. grid: a callable such as
     `Karras()`, or your own falling times; a last time above 0 returns x_t there instead of x_0. cond: a tensor or a
     dict of named tensors, with one row per sample, per measurement (`rows` then says whose) or one for all.
-    rows: which measurement and sample each row is (default: measurement 0, samples 0 ... B-1). progress:
-    called with (rows done, rows in all).
+    rows: which measurement and sample each row is (default: measurement 0, samples 0 ... B-1). start: your own
+    state at the first time, of this shape, in place of the first draw. progress: called with (rows done, rows in all).
 
-    Raises InputError for a wrong shape, grid, number of steps or condition, FloatingPointError (naming step
+    Raises InputError for a wrong shape, grid, number of steps, condition or start, FloatingPointError (naming step
     and sample) as soon as a state is not finite.
     """
     sampler = Transition(alpha=0.0, order=2) if sampler is None else sampler
     count = _rows_of(shape)
-    rows, measured = (Rows.grid(1, count), False) if rows is None else (rows, True)
-    if len(rows) != count:
+    if start is not None:
+        start = check_state("start", start, model, shape)
+    if rows is not None and len(rows) != count:
         raise InputError(f"rows: got {len(rows)}, the shape asks for {count} samples")
-    times = _times(model, sampler, steps, grid)
+    times = times_of(model, sampler, steps, grid)
+    return drive(model, sampler, times, shape, start, seed, rows, cond, trajectory, progress)
+
+
+def drive(
+    model: ScoreModel,
+    sampler: Sampler,
+    times: Tensor,
+    shape: Any,
+    start: State | None,
+    seed: int = 0,
+    rows: Rows | None = None,
+    cond: Tensor | Cond | None = None,
+    trajectory: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> SampleResult:
+    """Run a sampler over `times`, chunk by chunk: `sample` for arguments that have been checked, times in any order."""
+    count = _rows_of(shape)
+    rows, measured = (Rows.grid(1, count), False) if rows is None else (rows, True)
     prepared = model.prepare(cond)
     started = time.perf_counter()
     parts, calls = [], 0
-    for start in range(0, count, CHUNK):
-        piece = rows[start : start + CHUNK]
-        local = rows_of_cond(prepared, piece, slice(start, start + CHUNK), count, measured)
-        counted = Counted(model)
-        sizes = _resized(shape, len(piece))
-        parts.append(_run(counted, sampler, times, sizes, Key(seed, piece), local, trajectory))
+    for low in range(0, count, CHUNK):
+        where = slice(low, low + CHUNK)
+        piece = rows[where]
+        local = rows_of_cond(prepared, piece, where, count, measured)
+        counted, key = Counted(model), Key(seed, piece)
+        if start is None:
+            x = counted.start(_resized(shape, len(piece)), float(times[0]), key.at(step=0), local)
+        else:
+            x = over_parts(lambda v, where=where: v[where], start)
+        parts.append(_run(counted, sampler, times, x, key, local, trajectory))
         calls = max(calls, counted.calls)
         if progress is not None:
-            progress(start + len(piece), count)
+            progress(low + len(piece), count)
     finals, paths, infos = zip(*parts)
     return SampleResult(
         samples=_join(finals, 0),
@@ -122,6 +146,7 @@ def sample(
             "process": over_parts(lambda p: p.settings(), model.process),
             "times": times.tolist(),
             "seed": seed,
+            **({} if start is None else {"start": "given"}),
         },
         trajectory=_join(paths, 1) if trajectory else None,
         info={name: torch.cat([info[name] for info in infos]) for name in infos[0]},
@@ -129,23 +154,22 @@ def sample(
 
 
 def _run(
-    model: Counted, sampler: Sampler, times: Tensor, shape: Any, key: Key, cond: Cond, keep: bool
+    model: Counted, sampler: Sampler, times: Tensor, x: State, key: Key, cond: Cond, keep: bool
 ) -> tuple[State, State | None, dict[str, Tensor]]:
-    first = float(times[0])
-    state = sampler.init(model, model.start(shape, first, key.at(step=0), cond))
+    state = sampler.init(model, x)
     path, kept = [state.x], dict[str, Tensor]()
     for index, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist()), 1):
-        noise = _noise(model.process, state.x, key.at(step=index), cond)
+        noise = step_noise(model.process, state.x, key.at(step=index), cond)
         state, info = sampler.step(model, state, t, s, noise, cond)
-        _check_finite(state.x, index, key)
+        check_finite(state.x, index, key)
         for name, value in info.items():
             kept[name] = kept[name] + value if name in kept else value
         if keep:
             path.append(state.x)
-    return state.x, _stack(path) if keep else None, kept
+    return state.x, stack(path) if keep else None, kept
 
 
-def _noise(process: Processes, x: State, key: Key, cond: Cond) -> StepNoise:
+def step_noise(process: Processes, x: State, key: Key, cond: Cond) -> StepNoise:
     """The noise of a step: for each part by its own process, the points taken from the condition."""
 
     def one(p: NoiseProcess, like: Tensor, part_key: Key) -> Tensor:
@@ -160,7 +184,8 @@ def _noise(process: Processes, x: State, key: Key, cond: Cond) -> StepNoise:
     return draw
 
 
-def _times(model: ScoreModel, sampler: Sampler, steps: int, grid: Grid | Tensor | None) -> Tensor:
+def times_of(model: ScoreModel, sampler: Sampler, steps: int, grid: Grid | Tensor | None) -> Tensor:
+    """The falling times of a grid, or a user's own."""
     t_min, t_max = model.time_range
     if grid is not None and not callable(grid):
         return check_times(grid, t_min, t_max)
@@ -179,10 +204,10 @@ def _resized(shape: Any, rows: int) -> Any:
     return (rows, *shape[1:])
 
 
-def _rows_of(shape: Any) -> int:
+def _rows_of(shape: Any, name: str = "shape") -> int:
     sizes = {next(iter(s), 0) for s in (shape.values() if isinstance(shape, dict) else [shape])}
     if len(sizes) != 1 or not isinstance(n := sizes.pop(), int) or n < 1:
-        raise InputError(f"shape: got {shape!r}, (samples, *shape of x) with at least one sample is accepted")
+        raise InputError(f"{name}: got {shape!r}, (samples, *shape of x) with at least one sample is accepted")
     return n
 
 
@@ -201,7 +226,32 @@ def rows_of_cond(cond: Cond, piece: Rows, where: slice, count: int, measured: bo
     return out
 
 
-def _check_finite(x: State, index: int, key: Key) -> None:
+def check_state(name: str, x: Any, model: ScoreModel | None, shape: Any = None) -> State:
+    """A user's state, in the dtype and on the device of the model (None: as it is); InputError for a wrong one.
+
+    It must be finite and have that shape; without a shape, at least one row.
+    """
+    parts = list(model.process) if model is not None and isinstance(model.process, dict) else None
+    if not (isinstance(x, Tensor) if parts is None else isinstance(x, dict) and x.keys() == set(parts)):
+        wanted = "a tensor" if parts is None else f"a dict with the parts {', '.join(parts)}"
+        raise InputError(f"{name}: got {list(x) if isinstance(x, dict) else type(x).__name__}, {wanted} is accepted")
+    found = over_parts(lambda value: tuple(value.shape), x)
+    if shape is None:
+        _rows_of(found, f"shape of {name}")
+    elif found != over_parts(tuple, shape):
+        raise InputError(f"{name}: got the shape {found}, {shape} is accepted")
+
+    def part(value: Tensor) -> Tensor:
+        bad = (~torch.isfinite(value)).reshape(len(value), -1).any(1).nonzero().flatten()
+        if len(bad):
+            raise InputError(f"{name}: got NaN or infinity in row {int(bad[0])}, finite numbers are accepted")
+        return value.detach() if model is None else value.detach().to(dtype=model.dtype, device=model.device)
+
+    return over_parts(part, x)
+
+
+def check_finite(x: State, index: int, key: Key) -> None:
+    """FloatingPointError naming the step and the first sample of a state that is not finite."""
     for name, value in x.items() if isinstance(x, dict) else [("x", x)]:
         # The sum is not finite if any entry is not: one pass, no mask in the usual case.
         if not bool(torch.isfinite(value.sum())):
@@ -214,7 +264,8 @@ def _check_finite(x: State, index: int, key: Key) -> None:
                 )
 
 
-def _stack(path: list[State]) -> State:
+def stack(path: list[State]) -> State:
+    """States one after another, each part (states, B, *shape)."""
     if isinstance(path[0], dict):
         return {name: torch.stack([p[name] for p in path]) for name in path[0]}  # type: ignore[index]
     return torch.stack(path)  # type: ignore[arg-type]

@@ -59,8 +59,7 @@ class Transition(GaussianStep):
                 # (1 - e^-ah) D + [h - (1 - e^-ah)/a] (D - D_before)/h_before, written as a shift of D; a h = h + extra.
                 gain = (h / (1 - decay) - h / (h + extra)) / before[1]
                 d = torch.lerp(before[0], d, 1 + gain)
-            z_s = torch.lerp(d, x / column(process.scale(t), x), decay)
-            return z_s * column(process.scale(s), x)
+            return held(process, x, d, t, s, decay)
 
         def std(process: NoiseProcess) -> Tensor:
             return process.sigma(s) * math.sqrt(-math.expm1(-2 * self._exponents(process, t, s)[1]))
@@ -77,6 +76,11 @@ class Transition(GaussianStep):
     def settings(self) -> dict[str, Any]:
         """Name, alpha and order."""
         return {"name": "transition", "alpha": alpha_name(self.alpha), "order": self.order}
+
+
+def held(process: NoiseProcess, x: Tensor, x_0_hat: Tensor, t: float, s: float, decay: float) -> Tensor:
+    """The mean of x_s with the denoised value held: m_s (D + decay (x_t / m_t - D)), decay = (rho_s / rho_t) e^-I."""
+    return torch.lerp(x_0_hat, x / column(process.scale(t), x), decay) * column(process.scale(s), x)
 
 
 def alpha_integral(alpha: Alpha, rho_s: float, rho_t: float) -> float:
