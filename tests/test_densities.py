@@ -5,10 +5,10 @@ Kolmogorov-Smirnov p-values are compared with RATE over the number of tests of a
 
 import numpy as np
 import pytest
-from exact import RATE
 from scipy import integrate
 from scipy.stats import kstest
 
+from exact import RATE
 from fokker.errors import InputError
 from fokker.problems.densities import DENSITIES, SCALE, WIDTH, Spiral, get
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -21,6 +22,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from fokker.errors import InputError
+from fokker.posterior.recipes import DEFAULT, PUBLISHED
+
+# Two numbers need a smaller network than a field does.
+DENSITY = replace(
+    DEFAULT,
+    network={"kind": "conditional_mlp", "width": 64, "depth": 3, "trunk_width": 64, "trunk_depth": 2},
+    training=replace(DEFAULT.training, steps=1500),
+)
+DENSITY_PUBLISHED = replace(PUBLISHED, coordinates="none")
+SIGMA_MAX = 12.0  # of the published variance exploding process
 
 SCALE = 0.3  # of tanh's Gamma variable
 WIDTH = 0.1  # of the spiral's noise, in x and in y
@@ -113,11 +124,11 @@ class Bimodal(Density):
     def pdf(self, x: ArrayLike, y: ArrayLike) -> NDArray:
         """Zero at x = 0."""
         x = np.asarray(x, np.float64)
-        return 3 * x**2 * _phi(x**3 - y)
+        return 3 * x**2 * _phi(x**3 - np.asarray(y, np.float64))
 
     def cdf(self, x: ArrayLike, y: ArrayLike) -> NDArray:
         """Phi(x^3 - y)."""
-        return ndtr(np.asarray(x, np.float64) ** 3 - y)
+        return ndtr(np.asarray(x, np.float64) ** 3 - np.asarray(y, np.float64))
 
     def marginal(self, y: ArrayLike) -> NDArray:
         """phi(y)."""

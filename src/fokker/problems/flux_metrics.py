@@ -12,7 +12,6 @@ import torch
 
 from fokker.diagnostics.coverage import coverage_per_case
 from fokker.diagnostics.scores import crps
-from fokker.errors import InputError
 from fokker.problems.boundary_flux import BoundaryFlux, Case
 from fokker.storage import read_json, read_tensors, write_tensors
 
@@ -46,14 +45,6 @@ class Summary:
         arrays = {**vars(self), **more}
         tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
         write_tensors(path, tensors, made_from)
-
-    @staticmethod
-    def is_done(path: Path, made_from: Mapping[str, str]) -> bool:
-        """Whether `path` is whole and was made from the same; if not, it is to be made again."""
-        try:
-            return read_tensors(path)[1] == made_from
-        except InputError:
-            return False
 
     @classmethod
     def load(cls, path: Path) -> tuple[Summary, dict[str, np.ndarray]]:
