@@ -90,7 +90,8 @@ def measure(run: DensityRun, out: Path) -> dict[str, float]:
     case, trained, drawn = run.density, 0.0, 0.0
     baseline = [NO_NETWORK] if "default" in run.recipes and path_of(out, NO_NETWORK, "scores").exists() else []
     for name in (*(method.name for method in run.methods()), *baseline, EXACT):
-        for metric, values in load(path_of(out, name, "scores")).items():
+        found = load(path_of(out, name, "scores"))
+        for metric, values in ((metric, found[metric]) for metric in METRICS):
             metrics[f"{case}.{name}.{metric}"] = float(values.mean())
             for y, value in zip(run.law.y_values, values):
                 metrics[f"{case}.{name}.y={y:g}.{metric}"] = float(value)
@@ -111,7 +112,7 @@ def measure(run: DensityRun, out: Path) -> dict[str, float]:
 def summary_lines(run: DensityRun, metrics: Mapping[str, float]) -> list[str]:
     """The answer in a few lines: W1 and KS of each method beside the floor."""
     lines = [f"{run.density}: mean over y = {', '.join(f'{y:g}' for y in run.law.y_values)}"]
-    labels = {method.name: method.name.replace(".", " ") for method in run.methods()}
+    labels = {m.name: " ".join((m.model.recipe_name, m.process_name, m.sampler_name)) for m in run.methods()}
     for name, label in {**labels, NO_NETWORK: "no network", EXACT: "exact (the floor)"}.items():
         if f"{run.density}.{name}.w1" in metrics:
             w1, ks = metrics[f"{run.density}.{name}.w1"], metrics[f"{run.density}.{name}.ks"]

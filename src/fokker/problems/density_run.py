@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from fokker.problems.density_metrics import (
     scores,
     training_pairs,
 )
-from fokker.problems.density_settings import DensityRun, Model
+from fokker.problems.density_settings import DensityRun, Method, Model
 from fokker.problems.folder import folder_hash, group, held, is_from
 from fokker.problems.parallel import Progress, Task, run_side_by_side
 from fokker.storage import atomic_path, file_hash, write_json
@@ -70,7 +71,7 @@ def learn(model: Model, out: Path, progress: Progress) -> None:
     """
     run, folder = model.run, out / "models" / model.name
     x, y = training_pairs(run)
-    fitted = api.fit(
+    api.fit(
         x,
         y,
         process=run.build_process(model.processes[0], model.recipe_name),
@@ -79,24 +80,23 @@ def learn(model: Model, out: Path, progress: Progress) -> None:
         out=folder,
         progress=lambda record: progress(f"train {model.name}", record.step, record.steps),
     )
-    at, weights = (
-        torch.tensor(run.law.y_values, dtype=torch.float64)[:, None],
-        file_hash(folder / "weights.safetensors"),
-    )
+    fitted, weights = api.load(folder), file_hash(folder / "weights.safetensors")
+    at = torch.tensor(run.law.y_values, dtype=torch.float64)[:, None]
     for method in model.methods():
-
-        def draw(stage: str = f"sample {method.name}") -> PosteriorSamples:
-            return fitted.on(method.process).sample(  # noqa: B023 (called at once)
-                at,
-                run.draws,
-                run.seed,
-                sampler=method.sampler,  # noqa: B023
-                progress=lambda done, total: progress(stage, done, total),
-            )
-
-        _keep(run, method.name, weights, draw, out)
+        _keep(run, method.name, weights, partial(_draw, method, fitted, at, progress), out)
     if _has_gaussian(model, fitted):
         _keep(run, NO_NETWORK, weights, lambda: fitted.no_network().sample(at, run.draws, run.seed), out)
+
+
+def _draw(method: Method, fitted: ConditionalPosterior, y: torch.Tensor, progress: Progress) -> PosteriorSamples:
+    run = method.model.run
+    return fitted.on(method.process).sample(
+        y,
+        run.draws,
+        run.seed,
+        sampler=method.sampler,
+        progress=lambda done, total: progress(f"sample {method.name}", done, total),
+    )
 
 
 def judge(model: Model, out: Path, progress: Progress) -> None:

@@ -109,6 +109,23 @@ def measure(settings: BoundaryFlux, out: Path, timings: dict[str, float]) -> dic
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
+def summary_lines(settings: BoundaryFlux, metrics: Mapping[str, float]) -> list[str]:
+    """The answer in a few lines: error, CRPS and coverage of each method on the cases with an exact posterior."""
+    lines = []
+    for case in settings.cases():
+        lines.append(f"prior mean {case.mean:g}, noise {case.noise:g}:")
+        for label, method in (("fokker", case.method), ("exact", "exact"), ("no network", "no_network")):
+            head = f"{case.name}.{method}.noise={case.noise:g}"
+            if f"{head}.crps" in metrics:
+                covered = "/".join(f"{100 * metrics[f'{head}.coverage_{level}']:.0f}" for level in (50, 80, 95))
+                error, crps = metrics[f"{head}.error_percent"], metrics[f"{head}.crps"]
+                line = f"  {label:10s}  error {error:5.2f} %   CRPS {crps:.4f}   coverage of 50/80/95 % intervals"
+                lines.append(f"{line} {covered}")
+        if not metrics[f"{case.name}.exact.noise={case.noise:g}.cases"]:
+            lines.append("  no exact posterior is resolved to compare with")
+    return lines
+
+
 def scores(summary: Summary, truth: np.ndarray, cases: np.ndarray) -> dict[str, float]:
     """error_percent, crps and coverage of a posterior on these cases; nothing for no case."""
     if len(cases) == 0:
