@@ -55,7 +55,7 @@ def _boundary_flux() -> Parts:
         BoundaryFlux,
         {"quick": BoundaryFlux()},
         flux_run.run,
-        lambda out: flux_page.write(out),
+        flux_page.write,
         flux_metrics.summary_lines,
     )
 
@@ -80,21 +80,14 @@ PROBLEMS = {
         "quick: both prior means, VE, ODE, noise 1, in a few minutes.",
         _boundary_flux,
     ),
-    "density-tanh": Problem(
-        "a conditional density with a sharp edge, beside the exact one and the published numbers",
-        _DENSITY_PRESETS,
-        partial(_density, "tanh"),
-    ),
-    "density-bimodal": Problem(
-        "a conditional density with two modes, beside the exact one and the published numbers",
-        _DENSITY_PRESETS,
-        partial(_density, "bimodal"),
-    ),
-    "density-spiral": Problem(
-        "a conditional density with one to four modes, beside the exact one and the published numbers",
-        _DENSITY_PRESETS,
-        partial(_density, "spiral"),
-    ),
+    **{
+        f"density-{name}": Problem(
+            f"a conditional density with {what}, beside the exact one and the published numbers",
+            _DENSITY_PRESETS,
+            partial(_density, name),
+        )
+        for name, what in {"tanh": "a sharp edge", "bimodal": "two modes", "spiral": "one to four modes"}.items()
+    },
 }
 OUT_HELP = "Folder of the run; a run that was interrupted there continues."
 HELP = """\

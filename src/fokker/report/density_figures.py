@@ -152,4 +152,4 @@ def _logarithmic(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-    axes.tick_params(axis="x", which="both", labelsize=8)
+    axes.tick_params(axis="x", which="both", labelsize=8, length=3.5)
