@@ -153,7 +153,7 @@ class Spiral(Density):
 
     name = "spiral"
     y_values = (-0.8, -0.3, 0.3, 0.8)
-    x_range, y_range = (-1.6, 1.5), (-1.3, 1.7)
+    x_range, y_range = (-1.6, 1.9), (-1.3, 1.7)
     nodes: ClassVar[int] = 300
     angles: ClassVar[tuple[float, float]] = (1.5 * math.pi, 4.5 * math.pi)
 

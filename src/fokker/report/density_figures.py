@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from fokker.problems.density_metrics import EXACT, NO_NETWORK, training_pairs
-from fokker.problems.density_settings import DensityRun, Method
+from fokker.problems.density_settings import DensityRun, Method, Model
 from fokker.report.drawing import TRUTH, new
 
 GREY = "#808080"
@@ -48,6 +48,12 @@ class DensityData:
 def label(method: Method) -> str:
     """default, VE, ODE."""
     return f"{method.model.recipe_name}, {process_label(method.process_name)}, {method.sampler_name.upper()}"
+
+
+def model_label(model: Model) -> str:
+    """default recipe; published recipe, VE."""
+    name = f"{model.recipe_name} recipe"
+    return name if model.recipe_name == "default" else f"{name}, {process_label(model.processes[0])}"
 
 
 def process_label(name: str) -> str:

@@ -104,13 +104,12 @@ def draw(data: DensityData, folder: Path) -> dict[str, Path]:
         keep("joint", figures.joint(data))
         keep("histograms", figures.histograms(data))
         keep("distances", figures.distances(data, TARGETS[data.run.density]))
-        for name, training in data.training.items():
-            title = f"{name.replace('-', ', ')} recipe" if name == "default" else name.replace("-", ", ")
-            gaussian = "Gaussian, no network"
-            keep(
-                f"training-{name}",
-                drawing.training(training, title, figures.PROCESS_COLORS[0], figures.GREY, gaussian),
+        for model in data.run.models():
+            title, gaussian = figures.model_label(model), "Gaussian, no network"
+            lines = drawing.training(
+                data.training[model.name], title, figures.PROCESS_COLORS[0], figures.GREY, gaussian
             )
+            keep(f"training-{model.name}", lines)
     return paths
 
 
@@ -160,12 +159,13 @@ def build(data: DensityData, metrics: Mapping[str, float], paths: Mapping[str, P
         "the width of its network is our guess) trains one for each process."
     )
     page.figure(paths["joint"], "Training pairs and exact joint density", "Lines: the four y of this page.")
-    for name in data.training:
+    for model in run.models():
         page.figure(
-            paths[f"training-{name}"],
-            f"Training curve, {name}",
-            "Score loss, weighted in the same way for every recipe; 1 is the Gaussian without a network in posterior "
-            "coordinates. Training and validation average over different noise levels, so the curves need not meet.",
+            paths[f"training-{model.name}"],
+            f"Training curve, {figures.model_label(model)}",
+            "Validation loss: weighted in the same way for every recipe, at fixed noise levels; in posterior coordinates "
+            "1 is the Gaussian without a network. Training loss: in the recipe's own weighting and noise levels, so the "
+            "curves need not meet. The weights used are those of the best step.",
         )
     page.section("Settings")
     page.table(
@@ -226,7 +226,7 @@ def _settings(data: DensityData) -> list[list[str]]:
         ["Repetitions of the floor, averaged", f"{REPETITIONS}"],
         ["Seed", str(run.seed)],
     ]
-    for model in {model.recipe_name: model for model in reversed(run.models())}.values():
+    for model in {name: m for name in run.recipes for m in run.models() if m.recipe_name == name}.values():
         name, recipe = model.recipe_name, data.training[model.name]["settings"]["recipe"]
         sizes = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in recipe["network"].items() if k != "kind")
         rows.append([f"Recipe {name}: coordinates, network", f"{recipe['coordinates']}; {sizes}"])
@@ -241,7 +241,9 @@ def _timings(data: DensityData, get: Lookup) -> list[list[str]]:
     rows, total = [], data.run.draws * len(data.run.law.y_values)
     for model in data.run.models():
         head = f"{model.name.replace('-', '.')}.train"
-        rows.append([f"Train, {model.name}", f"{get(head, 'seconds'):.1f}", f"{get(head, 'steps'):,g} steps"])
+        rows.append(
+            [f"Train, {figures.model_label(model)}", f"{get(head, 'seconds'):.1f}", f"{get(head, 'steps'):,g} steps"]
+        )
     for method in data.run.methods():
         what = f"{total:,} samples, {get(method.name, 'nfe'):g} network evaluations each"
         rows.append([f"Sample, {figures.label(method)}", f"{get(method.name, 'seconds'):.2f}", what])

@@ -55,7 +55,7 @@ def verdict(run: DensityRun, metrics: Mapping[str, float]) -> list[Check]:
     for method in ours:
         w1, ks = (get(method.name, name) for name in ("w1", "ks"))
         text = (
-            f"{label(method).capitalize()}: W1 to the exact conditional is {w1:.4f} (exact samples: "
+            f"{label(method)}: W1 to the exact conditional is {w1:.4f} (exact samples: "
             f"{get(EXACT, 'w1'):.4f}) and KS {ks:.4f} (exact samples: {get(EXACT, 'ks'):.4f}), averaged over four y."
         )
         aim = f" Target: at most {aims['w1']:g} and {aims['ks']:g}."
