@@ -163,9 +163,9 @@ def build(data: DensityData, metrics: Mapping[str, float], paths: Mapping[str, P
         page.figure(
             paths[f"training-{model.name}"],
             f"Training curve, {figures.model_label(model)}",
-            "Validation loss: weighted in the same way for every recipe, at fixed noise levels; in posterior coordinates "
-            "1 is the Gaussian without a network. Training loss: in the recipe's own weighting and noise levels, so the "
-            "curves need not meet. The weights used are those of the best step.",
+            "Validation loss: weighted in the same way for every recipe, at fixed noise levels; in posterior "
+            "coordinates 1 is the Gaussian without a network. Training loss: in the recipe's own weighting and noise "
+            "levels, so the curves need not meet. The weights used are those of the best step.",
         )
     page.section("Settings")
     page.table(
