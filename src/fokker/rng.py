@@ -79,7 +79,7 @@ class Key:
         for a, b in itertools.pairwise(starts):
             # Moving one stream is ten times faster than making another.
             state["state"]["counter"][1:] = (block[a], self.step, self.rows.measurement[a])
-            bits.state = state
+            bits.state = state  # type: ignore[assignment]
             first, last = int(within[a]), int(within[b - 1])
             if first == 0 and last == b - a - 1 and (within[a:b] == np.arange(b - a)).all():
                 stream.standard_normal(dtype=np.float32, out=out[a:b])

@@ -31,7 +31,8 @@ class TrainSettings:
     """steps of batch_size pairs, each pair with `copies` noise levels that share one embedding of its conditions.
 
     schedule: "cosine" to zero after a linear warm-up, or "constant". ema: decay of the averaged weights (0: none).
-    The run stops early once `patience` validations have brought no better score loss (0: never).
+    The run stops early once `patience` validations have brought no better score loss (0: never). keep_best: the model
+    ends with the weights of the best validation, not with the last ones.
     """
 
     steps: int = 4000
@@ -45,6 +46,7 @@ class TrainSettings:
     weighting: str = "edm"
     validate_every: int = 100
     patience: int = 20
+    keep_best: bool = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "copies", "validate_every"):
@@ -97,7 +99,7 @@ class Trainer:
         self._validation = validation
 
     def run(self) -> Iterator[TrainRecord]:
-        """Train to the end; the model then holds the averaged weights with the best validation loss."""
+        """Train to the end; the model then holds the averaged weights, the best validated or the last."""
         settings, started, total, since = self.settings, time.perf_counter() - self.seconds, 0.0, 0
         if self.step == 0:  # the untrained network is a candidate too: one that learns nothing is not used
             by_level = validation_levels(self.model, self.best, self._validation, self.seed)
@@ -109,7 +111,8 @@ class Trainer:
                 self.seconds = time.perf_counter() - started
                 yield self._validate(total / since)
                 total, since = 0.0, 0
-        self.model.network.load_state_dict(self.best.state_dict())
+        chosen = self.best if self.settings.keep_best else self.averaged
+        self.model.network.load_state_dict(chosen.state_dict())
 
     def _one_step(self, index: int) -> Tensor:
         settings, model = self.settings, self.model

@@ -81,7 +81,7 @@ PUBLISHED = Recipe(
     network={"kind": "plain_mlp", "width": 256, "depth": 4},
     training=TrainSettings(
         steps=90_000, batch_size=1000, copies=1, learning_rate=1e-3, warmup=0, schedule="constant",
-        ema=0.0, weighting="eps", validate_every=1000, patience=0,
+        ema=0.0, weighting="eps", validate_every=1000, patience=0, keep_best=False,
     ),
     sampler=EulerMaruyama(alpha=0.0),
     grid=UniformTime(),
