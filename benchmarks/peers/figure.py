@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
 Record = dict[str, Any]
 
@@ -73,7 +73,8 @@ def panel(axes: Axes, task: Record) -> None:
     axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.25, which="both", lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    for axis in (axes.xaxis, axes.yaxis):
+    for axis, first in ((axes.xaxis, 1), (axes.yaxis, 0.001)):
+        axis.set_major_locator(FixedLocator([digit * first * 10**power for power in range(4) for digit in (1, 2, 5)]))
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())
 

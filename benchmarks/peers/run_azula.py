@@ -1,7 +1,7 @@
 """azula: a denoiser and DDIM or DDPM, trained as its documentation does; it has no training loop of its own.
 
 Schedule, preconditioning, Adam at 1e-3 and t ~ U(0, 1) as in its README; embeddings that are added, batches of 64 and
-15,000 updates (16 epochs of 60,000 images there, 96 epochs of 10,000 pairs here) as in its first tutorial. The network
+15,000 updates (16 epochs of 60,000 images there, 97 epochs of 10,000 pairs here) as in its first tutorial. The network
 is ours, for it offers none for vectors: three hidden layers of 256.
 """
 
