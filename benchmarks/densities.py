@@ -27,15 +27,15 @@ ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 SEEDS = (0, 1, 2)
 FOKKER_STEPS = (125, 250, 500, 1000, 2000, 4000)
-# The most telling first: fokker's curve and the score and flow matching peers that end soonest.
+# The most telling first: fokker's curve, then the peers from the shortest (two minutes a run) to the longest (seven).
 ORDER = (
     *(f"fokker-{steps}" for steps in FOKKER_STEPS),
     "sbi-fmpe",
-    "bayesflow-fm",
     "azula",
-    "bayesflow-diffusion",
     "sbi-npe",
     "sbi-npse",
+    "bayesflow-diffusion",
+    "bayesflow-fm",
 )
 
 
