@@ -1,0 +1,143 @@
+"""Scores of all runs there are, as JSON, as a figure and as a table."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peers.figure import draw
+from peers.tasks import TASKS, Exact
+
+Record = dict[str, Any]
+
+
+def score(path: Path, exact: Exact) -> Record:
+    """The record of a run with W1 and KS for each y, of every sampler and every checkpoint."""
+    record = json.loads(path.read_text())
+    with np.load(path.with_suffix(".samples.npz")) as samples:
+        for name, found in record["sampling"].items():
+            found |= distances(exact, samples[name])
+        for point in record["curve"]:
+            point |= distances(exact, samples[point["samples"]])
+    return record
+
+
+def distances(exact: Exact, samples: np.ndarray) -> Record:
+    """W1 and KS of samples (4, n). Samples that are not finite are left out, and counted."""
+    finite = np.isfinite(samples)
+    found = [exact.distances(index, row[keep]) for index, (row, keep) in enumerate(zip(samples, finite))]
+    return {"w1": [w1 for w1, _ in found], "ks": [ks for _, ks in found], "not_finite": int((~finite).sum())}
+
+
+def collect(runs: Path, result: Path, figure: Path) -> str:
+    """Write both files; the table."""
+    methods: dict[str, Record] = {}
+    tasks: dict[str, Record] = {}
+    for name, task in TASKS.items():
+        exact, found = Exact(task), {}
+        for path in sorted(runs.glob(f"*.{name}.seed*.json")):
+            record = score(path, exact)
+            found.setdefault(record["method"], []).append(record)
+            methods[record["method"]] = record["settings"] | {"versions": record["versions"]}
+        rows = [row for records in found.values() for row in means(records)]
+        tasks[name] = {
+            "at": task.at,
+            "target": dict(zip(("w1", "ks"), task.targets)),
+            "floor": dict(zip(("w1", "ks"), exact.floor())),
+            "methods": rows,
+            "fokker_to_the_same_w1": [faster(row, rows) for row in rows if matching(row)],
+            "runs": [record for records in found.values() for record in map(plain, records)],
+        }
+    content = {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "used": "one core, one thread"},
+        "python": platform.python_version(),
+        "seconds": "of the CPU unless called wall; w1 and ks of `methods` are means over four y and the seeds",
+        "methods": methods,
+        "tasks": tasks,
+    }
+    result.write_text(json.dumps(content, indent=1) + "\n")
+    draw(tasks, figure)
+    return table(tasks)
+
+
+def means(records: list[Record]) -> list[Record]:
+    """One row for each sampler of a method, over its seeds."""
+    rows = []
+    for sampler in records[0]["sampling"]:
+        of = [record["sampling"][sampler] for record in records]
+        training = [record["training"] for record in records]
+        w1 = [float(np.mean(found["w1"])) for found in of]
+        row = {
+            "method": records[0]["method"],
+            "sampler": sampler,
+            "seeds": [record["seed"] for record in records],
+            "w1": float(np.mean(w1)),
+            "w1_of_seeds": w1,
+            "ks": float(np.mean([found["ks"] for found in of])),
+            "training": float(np.mean([found["cpu"] for found in training])),
+            "sampling": float(np.mean([found["cpu"] for found in of])),
+            "training_wall": float(np.mean([found["wall"] for found in training])),
+            "sampling_wall": float(np.mean([found["wall"] for found in of])),
+            "evaluations": float(np.mean([found["evaluations"] for found in of])) if "evaluations" in of[0] else None,
+            "not_finite": sum(found["not_finite"] for found in of),
+            "cut": any(found["cut"] for found in training),
+        }
+        rows.append(row | {"seconds": row["training"] + row["sampling"]})
+    return rows
+
+
+def plain(record: Record) -> Record:
+    """A run as it is kept: without what is the same for all seeds."""
+    return {key: record[key] for key in ("method", "seed", "limit", "training", "sampling", "curve")}
+
+
+def matching(row: Record) -> bool:
+    """Whether a row is a score or flow matching peer that ran to its own end."""
+    return not row["cut"] and not row["method"].startswith(("fokker", "sbi-npe"))
+
+
+def faster(peer: Record, rows: list[Record]) -> Record:
+    """The cheapest of fokker's trainings that reaches the peer's W1, and how many times less it takes."""
+    reached = [row for row in rows if row["method"].startswith("fokker") and row["w1"] <= peer["w1"]]
+    out = {key: peer[key] for key in ("method", "sampler", "w1", "seconds")}
+    if not reached:
+        return out | {"fokker": None}
+    best = min(reached, key=lambda row: row["seconds"])
+    mine = {key: best[key] for key in ("method", "sampler", "w1", "seconds")}
+    return out | {"fokker": mine, "times_less": peer["seconds"] / best["seconds"]}
+
+
+def table(tasks: dict[str, Record]) -> str:
+    """Everything as Markdown."""
+    lines = []
+    for name, task in tasks.items():
+        lines += [
+            f"**{name}**: floor W1 {task['floor']['w1']:.4f}, KS {task['floor']['ks']:.4f}; "
+            f"target W1 {task['target']['w1']}, KS {task['target']['ks']}",
+            "",
+            "| method | sampler | seeds | W1 | KS | training, s | draw 40,000, s | evaluations | fokker to that W1 |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        less = {(row["method"], row["sampler"]): row.get("times_less") for row in task["fokker_to_the_same_w1"]}
+        for row in sorted(task["methods"], key=lambda row: row["seconds"]):
+            times, evaluations = less.get((row["method"], row["sampler"])), row["evaluations"]
+            lines.append(
+                f"| {row['method']}{' (cut)' if row['cut'] else ''} | {row['sampler']} | {len(row['seeds'])} "
+                f"| {row['w1']:.4f} | {row['ks']:.4f} | {row['training']:.1f} | {row['sampling']:.2f} "
+                f"| {'' if evaluations is None else f'{evaluations:.0f}'} "
+                f"| {'' if times is None else f'{times:.1f} times less'} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cpu() -> str:
+    """The processor's name as the system gives it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,43 @@
+"""fokker with its defaults, trained for the number of steps that the method's name ends in."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from job import Job, Outcome, Stopwatch
+
+import fokker
+
+SAMPLERS = {"ode": (0.0, 16), "sde": (1.0, 32)}  # alpha and levels
+
+
+def main() -> None:
+    job = Job.from_command_line()
+    torch.set_num_threads(1)
+    steps = int(job.method.rpartition("-")[2])
+    done = []
+    clock = Stopwatch()
+    posterior = fokker.fit(job.x, job.y, steps=steps, seed=job.seed, progress=lambda r: done.append(r.step))
+    outcome = Outcome(
+        job,
+        {
+            "what": f"fokker.fit with its defaults, {steps} steps",
+            "rule": "the number of steps, or 20 validations without a better loss",
+            "weights": sum(p.numel() for p in posterior.model.network.parameters()),
+        },
+        ("fokker", "torch", "numpy"),
+        training=clock.seconds() | {"updates": done[-1], "cut": False},
+    )
+
+    def draw(alpha: float, levels: int) -> np.ndarray:
+        sampler = fokker.GaussianTransition(alpha)
+        drawn = posterior.sample(job.at, job.draws, seed=job.seed, sampler=sampler, steps=levels)
+        return drawn.samples[..., 0].numpy()
+
+    for name, (alpha, levels) in SAMPLERS.items():
+        outcome.draw(name, lambda a=alpha, n=levels: draw(a, n), evaluations=levels)
+    outcome.write()
+
+
+if __name__ == "__main__":
+    main()
