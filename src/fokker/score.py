@@ -221,7 +221,8 @@ class Denoiser(ScoreModel):
         if not isinstance(x_t, Tensor):
             raise InputError(f"x_t: got {type(x_t).__name__}, this model takes one tensor")
         t = as_time(t)
-        z = x_t / column(self.process.scale(t), x_t)
+        m = self.process.scale(t)
+        z = x_t if m.ndim == 0 and float(m) == 1 else x_t / column(m, x_t)
         return self.denoised(z, self.process.noise_to_signal(t), as_cond(cond))
 
     def on(self, process: NoiseProcess) -> Denoiser:

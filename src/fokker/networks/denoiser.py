@@ -77,14 +77,13 @@ class NetworkScore(Denoiser):
         total = rho**2 + self.data_std**2
         skip, out, enter = self.data_std**2 / total, rho * self.data_std / total.sqrt(), total**-0.5
         level = (rho.log() / 4).reshape(-1).to(flat)
-        if self._centre is not None:
-            centre = self._centre.to(flat)
-            value = self.network(column(enter, flat) * (flat - centre), level, embedding)
-            inner = torch.lerp(centre, flat, column(skip, flat))
+        centred = flat if self._centre is None else flat - self._centre.to(flat)
+        value = self.network(centred * column(enter, flat), level, embedding)
+        if rho.ndim == 0:
+            inner = (centred * float(skip)).add_(value, alpha=float(out))
         else:
-            value = self.network(column(enter, flat) * flat, level, embedding)
-            inner = column(skip, flat) * flat
-        return torch.addcmul(inner, column(out, flat), value).reshape(z.shape)
+            inner = torch.addcmul(column(skip, flat) * centred, column(out, flat), value)
+        return (inner if self._centre is None else inner + self._centre.to(flat)).reshape(z.shape)
 
     def tensors(self) -> dict[str, Tensor]:
         """All arrays that `restore` needs."""

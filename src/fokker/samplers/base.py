@@ -5,7 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from fokker.score import Cond, ScoreModel, State, column, over_parts
+import torch
+from torch import Tensor
+
+from fokker.score import Cond, ScoreModel, State, over_parts
 
 
 class Carried(NamedTuple):
@@ -67,4 +70,8 @@ def add_noise(mean: State, std: State, noise: StepNoise) -> State:
     """mean + std * noise, without drawing when every std is zero."""
     if not any(bool((v > 0).any()) for v in (std.values() if isinstance(std, dict) else [std])):
         return mean
-    return over_parts(lambda x, sd, xi: x + (sd if sd.shape == x.shape else column(sd, x)) * xi, mean, std, noise())
+
+    def add(x: Tensor, sd: Tensor, xi: Tensor) -> Tensor:
+        return torch.add(x, xi, alpha=float(sd)) if sd.ndim == 0 else x + sd * xi
+
+    return over_parts(add, mean, std, noise())

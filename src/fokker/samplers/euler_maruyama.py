@@ -19,7 +19,7 @@ from torch import Tensor
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, GaussianStep
 from fokker.samplers.transition import Alpha, alpha_at, alpha_name, check_alpha
-from fokker.score import Cond, ScoreModel, State, column, over_parts
+from fokker.score import Cond, ScoreModel, State, over_parts
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class EulerMaruyama(GaussianStep):
         def mean(process: NoiseProcess, x: Tensor, d: Tensor) -> Tensor:
             pull = (t - s) * (1 + alpha(process)) / 2 * process.diffusion_squared(t) / process.sigma(t) ** 2
             on_x = 1 - (t - s) * process.drift(t) - pull
-            return column(on_x, x) * x + column(pull * process.scale(t), x) * d
+            return (float(on_x) * x).add_(d, alpha=float(pull * process.scale(t)))
 
         def std(process: NoiseProcess) -> Tensor:
             return torch.sqrt(alpha(process) * process.diffusion_squared(t) * (t - s))
