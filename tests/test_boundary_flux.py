@@ -34,7 +34,7 @@ from fokker.problems.boundary_flux import LENGTH, NUGGET, SAMPLERS, BoundaryFlux
 from fokker.problems.flux_metrics import Summary, scores
 from fokker.processes import VarianceExploding, VariancePreserving
 from fokker.reference.rectified import rectified_posterior
-from fokker.report import flux_figures, flux_page
+from fokker.report import drawing, flux_figures, flux_page
 from fokker.storage import locked, read_json, read_tensors, write_bytes
 
 PROGRAM = Path(sys.executable).with_name("fokker")
@@ -728,7 +728,7 @@ VARIANTS = {
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_every_option_ends_with_a_report(options: str, tmp_path: Path, serial: pytest.MonkeyPatch, capsys: Any) -> None:
     serial.setattr(flux_page, "draw", DRAW)
-    serial.setattr(flux_figures, "save", lambda figure, path: write_bytes(path, DOT))
+    serial.setattr(drawing, "save", lambda figure, path: write_bytes(path, DOT))
     assert cli.command([*ONE, *options.split(), "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr()
     assert said.err == "" and said.out.endswith("report.html\n")
@@ -758,7 +758,7 @@ def test_no_exact_posterior_resolved(tmp_path: Path, serial: pytest.MonkeyPatch,
 
     serial.setattr(flux_run, "rectified_posterior", unresolved)
     serial.setattr(flux_page, "draw", DRAW)
-    serial.setattr(flux_figures, "save", lambda figure, path: write_bytes(path, DOT))
+    serial.setattr(drawing, "save", lambda figure, path: write_bytes(path, DOT))
     assert cli.command([*ONE, "--out", str(tmp_path / "run")]) == 0
     assert "no exact posterior is resolved" in capsys.readouterr().out
     metrics = read_json(tmp_path / "run" / "metrics.json")

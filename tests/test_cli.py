@@ -11,7 +11,7 @@ from fokker.cli import PROBLEMS, command
 from fokker.storage import write_json
 
 PROGRAM = Path(sys.executable).with_name("fokker")
-RUN = "run boundary-flux "
+RUN, DENSITY = "run boundary-flux ", "run density-tanh "
 
 # command line, what the line must say: the thing, what was given, what is accepted
 MISTAKES = [
@@ -72,6 +72,23 @@ MISTAKES = [
     (RUN + "--seed -1", ["seed: got -1", "2^64 - 1"]),
     (RUN + "--seed 18446744073709551616", ["seed: got 18446744073709551616", "2^64 - 1"]),
     (RUN + "--seed", ["--seed", "Expected 1 value"]),
+    ("run density", ["problem: got 'density'", "density-tanh, density-bimodal, density-spiral"]),
+    (DENSITY + "--preset huge", ["preset: got 'huge'", "quick, paper"]),
+    (DENSITY + "--noise 1", ["--noise", "--help"]),
+    (DENSITY + "--density bimodal", ["--density", "--help"]),
+    (DENSITY + "--pairs 5", ["pairs: got 5", "at least 100"]),
+    (DENSITY + "--processes", ["processes: got ()", "ve and vpN"]),
+    (DENSITY + "--processes ve ve", ["processes: got ('ve', 've')", "each once"]),
+    (DENSITY + "--processes ddpm", ["processes: got 'ddpm'", "vp2, vp1.5"]),
+    (DENSITY + "--processes vp0", ["processes: got 'vp0'", "0.3 to 100"]),
+    (DENSITY + "--samplers heun", ["samplers: got 'heun'", "ode, sde"]),
+    (DENSITY + "--recipes mine", ["recipes: got 'mine'", "default, published"]),
+    (DENSITY + "--training-steps -1", ["training_steps: got -1", "at least 0"]),
+    (DENSITY + "--published-steps 0", ["published_steps: got 0", "at least 1"]),
+    (DENSITY + "--draws 3", ["draws: got 3", "at least 10"]),
+    (DENSITY + "--points 2000", ["points: got 2000", "at most 1000"]),
+    (DENSITY + "--draws 500", ["points: got 1000", "at most 500"]),
+    (DENSITY + "--seed -1", ["seed: got -1", "2^64 - 1"]),
     ("report", ["PATH", "Folder of the run"]),
     ("report a b", ["b", "fokker report --help"]),
     ("report nowhere", ["nowhere: holds no run", "`fokker run`"]),
@@ -94,7 +111,7 @@ def test_a_mistake_is_one_line(
     monkeypatch.setattr(tyro._fmtlib, "_should_use_utf8_drawing_chars", lambda: utf8)
     monkeypatch.chdir(tmp_path)
     words = line.split()
-    if line.startswith(RUN):
+    if line.startswith((RUN, DENSITY)):
         words[2:2] = ["--out", "folder"]
     assert command(words) == 2
     said = capsys.readouterr()
@@ -158,9 +175,10 @@ def test_report_of_half_a_run_names_what_is_missing(tmp_path: Path, capsys: pyte
         (["problems", "--help"], ["usage: fokker"]),
         (["run", "boundary-flux", "--help"], ["--prior-mean", "--noise", "--out", "--preset", "Fixes every number"]),
         (["run", "boundary-flux", "--noise", "1", "-h"], ["--prior-mean"]),
+        (["run", "density-spiral", "--help"], ["--processes", "--published-steps", "90,000", "density-spiral"]),
         (["report", "--help"], ["Folder of the run"]),
         (["--version"], [fokker.__version__]),
-        (["problems"], list(PROBLEMS) + list(PROBLEMS.values())),
+        (["problems"], list(PROBLEMS) + [problem.line for problem in PROBLEMS.values()]),
     ],
     ids=" ".join,
 )

@@ -152,7 +152,7 @@ def test_imports_for_types_alone_do_not_count():
     assert imported("if TYPE_CHECKING:\n    from fokker.api import fit\nimport fokker.rng") == {"rng"}
 
 
-HEAVY = ("matplotlib", "zarr", "skfem", "xarray", "rich", "tyro", "arviz_base", "h5py", "pyarrow", "dask")
+HEAVY = ("matplotlib", "zarr", "skfem", "xarray", "rich", "tyro", "arviz_base", "h5py", "pyarrow", "dask", "ot")
 
 
 def test_import_loads_no_optional_package():

@@ -13,7 +13,7 @@ import pytest
 from fokker.errors import InputError
 from fokker.problems import flux_run
 from fokker.problems.boundary_flux import BoundaryFlux
-from fokker.report import flux_data, flux_figures, flux_page
+from fokker.report import drawing, flux_data, flux_figures, flux_page
 from fokker.report.page import PNG, Check, Page
 from fokker.storage import read_json, write_json
 
@@ -119,8 +119,8 @@ def test_a_second_report_is_the_same(tiny, tmp_path):
     data = flux_page.load_case(tiny, TINY.cases()[0])
     page = flux_page.build([data], flux_page.read_metrics(tiny), paths, flux_page.read_settings(tiny)[1])
     assert page.html() == (tiny / "report.html").read_text()
-    with matplotlib.rc_context(flux_figures.STYLE):
-        flux_figures.save(flux_figures.posterior(data), tmp_path / "again.png")
+    with matplotlib.rc_context(drawing.STYLE):
+        drawing.save(flux_figures.posterior(data), tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == paths["posterior-mean0.3-noise1"].read_bytes()
     assert not [path for path in tiny.rglob("*") if path.name.startswith(".")]
 

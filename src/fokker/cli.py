@@ -13,21 +13,90 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, make_dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fokker.errors import InputError
 
 if TYPE_CHECKING:
-    from fokker.problems.boundary_flux import BoundaryFlux
     from fokker.problems.parallel import Progress
 
+
+@dataclass(frozen=True)
+class Parts:
+    """What running a problem takes, imported only when it is run or reported on."""
+
+    settings: type[Any]
+    presets: Mapping[str, Any]  # the first is the default
+    run: Callable[..., dict[str, float]]
+    write: Callable[[Path], Path]
+    summary: Callable[[Any, Mapping[str, float]], list[str]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row of what there is: the line about it, what its presets do, and how its parts are imported."""
+
+    line: str
+    presets: str
+    parts: Callable[[], Parts]
+
+
+def _boundary_flux() -> Parts:
+    from fokker.problems import flux_metrics, flux_run
+    from fokker.problems.boundary_flux import BoundaryFlux
+    from fokker.report import flux_page
+
+    return Parts(
+        BoundaryFlux,
+        {"quick": BoundaryFlux()},
+        flux_run.run,
+        lambda out: flux_page.write(out),
+        flux_metrics.summary_lines,
+    )
+
+
+def _density(name: str) -> Parts:
+    from fokker.problems import density_metrics, density_run
+    from fokker.problems.density_settings import FULL_LENGTH, RUNS
+    from fokker.report import density_page
+
+    kind = RUNS[name]
+    presets = {"quick": kind(), "paper": kind(published_steps=FULL_LENGTH)}
+    return Parts(kind, presets, density_run.run, density_page.write, density_metrics.summary_lines)
+
+
+_DENSITY_PRESETS = (
+    "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in a few "
+    "minutes; paper: the same with its full 90,000 steps, most of an hour."
+)
 PROBLEMS = {
-    "boundary-flux": "where a chemical enters a channel, from 30 noisy sensors, beside the exact posterior",
+    "boundary-flux": Problem(
+        "where a chemical enters a channel, from 30 noisy sensors, beside the exact posterior",
+        "quick: both prior means, VE, ODE, noise 1, in a few minutes.",
+        _boundary_flux,
+    ),
+    "density-tanh": Problem(
+        "a conditional density with a sharp edge, beside the exact one and the published numbers",
+        _DENSITY_PRESETS,
+        partial(_density, "tanh"),
+    ),
+    "density-bimodal": Problem(
+        "a conditional density with two modes, beside the exact one and the published numbers",
+        _DENSITY_PRESETS,
+        partial(_density, "bimodal"),
+    ),
+    "density-spiral": Problem(
+        "a conditional density with one to four modes, beside the exact one and the published numbers",
+        _DENSITY_PRESETS,
+        partial(_density, "spiral"),
+    ),
 }
+OUT_HELP = "Folder of the run; a run that was interrupted there continues."
 HELP = """\
 usage: fokker COMMAND ...
 
@@ -75,12 +144,13 @@ def _dispatch(words: list[str]) -> int:
 
             print(fokker.__version__)
         case ["problems"]:
-            for name, line in PROBLEMS.items():
-                print(f"{name}  {line}")
+            width = max(map(len, PROBLEMS))
+            for name, problem in PROBLEMS.items():
+                print(f"{name:{width}s}  {problem.line}")
         case ["problems" | "--version" as name, other, *_]:
             raise InputError(f"{name}: got {other!r}, nothing more is accepted")
         case ["run", name, *options] if name in PROBLEMS:
-            _run_boundary_flux(options)
+            _run(name, options)
         case ["run", *rest]:
             got = repr(rest[0]) if rest else "nothing"
             raise InputError(f"problem: got {got}, one of {', '.join(PROBLEMS)} is accepted")
@@ -92,18 +162,6 @@ def _dispatch(words: list[str]) -> int:
 
 
 @dataclass(frozen=True)
-class Output:
-    """Where a run's files go and what is shown meanwhile."""
-
-    preset: str = "quick"
-    """quick: both prior means, VE, ODE, noise 1, in a few minutes."""
-    out: Path = Path("runs/boundary-flux")
-    """Folder of the run; a run that was interrupted there continues."""
-    quiet: bool = False
-    """No progress bars."""
-
-
-@dataclass(frozen=True)
 class Report:
     """Make the figures and the page of a run again."""
 
@@ -111,49 +169,58 @@ class Report:
     """Folder of the run."""
 
 
-def _run_boundary_flux(options: list[str]) -> None:
+def _run(name: str, options: list[str]) -> None:
     import tyro
 
-    from fokker.problems.boundary_flux import BoundaryFlux
-    from fokker.problems.flux_run import run
-    from fokker.report import flux_page
-
-    presets = {"quick": BoundaryFlux()}
-    preset = _value_of("--preset", options, "quick")
-    if preset not in presets:
-        raise InputError(f"preset: got {preset!r}, one of {', '.join(presets)} is accepted")
+    problem, parts = PROBLEMS[name], PROBLEMS[name].parts()
+    preset = _value_of("--preset", options, next(iter(parts.presets)))
+    if preset not in parts.presets:
+        raise InputError(f"preset: got {preset!r}, one of {', '.join(parts.presets)} is accepted")
 
     # Made here, so that `fokker problems` does not need the parser.
+    told = tyro.conf.arg
+    Output = make_dataclass(
+        "Output",
+        [
+            ("preset", Annotated[str, told(help=problem.presets)], preset),
+            ("out", Annotated[Path, told(help=OUT_HELP)], Path(f"runs/{name}")),
+            ("quiet", Annotated[bool, told(help="No progress bars.")], False),
+        ],
+    )
     flat = tyro.conf.OmitArgPrefixes
-    Run = make_dataclass("Run", [("output", flat[Output]), ("problem", flat[BoundaryFlux])])
-    Run.__doc__ = f"Boundary flux: {PROBLEMS['boundary-flux']}."
-    asked = _parse(Run, options, "fokker run boundary-flux", Run(Output(), presets[preset]))
+    Run = make_dataclass("Run", [("output", flat[Output]), ("problem", flat[parts.settings])])
+    Run.__doc__ = f"{name}: {problem.line}."
+    asked = _parse(Run, options, f"fokker run {name}", Run(Output(), parts.presets[preset]))
     if asked is None:
         return
     with _bars(asked.output.quiet) as progress:
 
         def report(out: Path) -> None:
             progress("report", 0, 1)
-            flux_page.write(out)
+            parts.write(out)
             progress("report", 1, 1)
 
-        metrics = run(asked.problem, asked.output.out, progress, report)
-    for line in _summary(asked.problem, metrics):
+        metrics = parts.run(asked.problem, asked.output.out, progress, report)
+    for line in parts.summary(asked.problem, metrics):
         print(line)
     print(f"report: {asked.output.out / 'report.html'}")
 
 
 def _report(options: list[str]) -> None:
-    from fokker.report import flux_page
+    from fokker.report.files import read_problem
     from fokker.storage import locked
 
     asked = _parse(Report, options, "fokker report", None, positional=True)
     if asked is None:
         return
-    if not (asked.directory / "config.json").is_file():
+    config = asked.directory / "config.json"
+    if not config.is_file():
         raise InputError(f"{asked.directory}: holds no run, a folder that `fokker run` has made is accepted")
+    name = read_problem(asked.directory)
+    if name not in PROBLEMS:
+        raise InputError(f"{config}: is of no problem here, a run of one of {', '.join(PROBLEMS)} is accepted")
     with locked(asked.directory):
-        print(f"report: {flux_page.write(asked.directory)}")
+        print(f"report: {PROBLEMS[name].parts().write(asked.directory)}")
 
 
 def _parse(kind: Any, options: list[str], program: str, default: Any, positional: bool = False) -> Any:
@@ -232,20 +299,3 @@ def _bars(quiet: bool) -> Iterator[Progress]:
             bars.update(task, rate=f"{speed:,.0f}/s" if speed else "")
 
         yield progress
-
-
-def _summary(problem: BoundaryFlux, metrics: dict[str, float]) -> list[str]:
-    """The answer in a few lines: error, CRPS and coverage of each method on the cases with an exact posterior."""
-    lines = []
-    for case in problem.cases():
-        lines.append(f"prior mean {case.mean:g}, noise {case.noise:g}:")
-        for label, method in (("fokker", case.method), ("exact", "exact"), ("no network", "no_network")):
-            head = f"{case.name}.{method}.noise={case.noise:g}"
-            if f"{head}.crps" in metrics:
-                covered = "/".join(f"{100 * metrics[f'{head}.coverage_{level}']:.0f}" for level in (50, 80, 95))
-                error, crps = metrics[f"{head}.error_percent"], metrics[f"{head}.crps"]
-                line = f"  {label:10s}  error {error:5.2f} %   CRPS {crps:.4f}   coverage of 50/80/95 % intervals"
-                lines.append(f"{line} {covered}")
-        if not metrics[f"{case.name}.exact.noise={case.noise:g}.cases"]:
-            lines.append("  no exact posterior is resolved to compare with")
-    return lines

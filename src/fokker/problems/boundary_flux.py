@@ -20,6 +20,7 @@ from fokker.errors import InputError
 from fokker.pde.advection_diffusion import AdvectionDiffusion, Channel
 from fokker.posterior import recipes
 from fokker.posterior.recipes import Recipe
+from fokker.problems.folder import plain
 from fokker.processes import NoiseProcess, VarianceExploding, VariancePreserving
 from fokker.random_fields import squared_exponential
 from fokker.rng import check_seed
@@ -139,7 +140,7 @@ class BoundaryFlux:
 
     def settings(self) -> dict[str, Any]:
         """All options as JSON."""
-        return {"problem": "boundary-flux", **{k: _plain(v) for k, v in asdict(self).items()}}
+        return {"problem": "boundary-flux", **{k: plain(v) for k, v in asdict(self).items()}}
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,3 @@ class FluxSimulator:
     def simulate(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Concentrations at the sensors, without noise."""
         return x @ self.matrix.T
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

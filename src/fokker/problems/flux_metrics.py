@@ -12,7 +12,6 @@ import torch
 
 from fokker.diagnostics.coverage import coverage_per_case
 from fokker.diagnostics.scores import crps
-from fokker.errors import InputError
 from fokker.problems.boundary_flux import BoundaryFlux, Case
 from fokker.storage import read_json, read_tensors, write_tensors
 
@@ -46,14 +45,6 @@ class Summary:
         arrays = {**vars(self), **more}
         tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
         write_tensors(path, tensors, made_from)
-
-    @staticmethod
-    def is_done(path: Path, made_from: Mapping[str, str]) -> bool:
-        """Whether `path` is whole and was made from the same; if not, it is to be made again."""
-        try:
-            return read_tensors(path)[1] == made_from
-        except InputError:
-            return False
 
     @classmethod
     def load(cls, path: Path) -> tuple[Summary, dict[str, np.ndarray]]:
@@ -116,6 +107,23 @@ def measure(settings: BoundaryFlux, out: Path, timings: dict[str, float]) -> dic
         parts = [v for k, v in metrics.items() if f".{stage}." in k and k.endswith(".seconds")]
         metrics[f"{stage}.seconds"] = sum(parts)
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def summary_lines(settings: BoundaryFlux, metrics: Mapping[str, float]) -> list[str]:
+    """The answer in a few lines: error, CRPS and coverage of each method on the cases with an exact posterior."""
+    lines = []
+    for case in settings.cases():
+        lines.append(f"prior mean {case.mean:g}, noise {case.noise:g}:")
+        for label, method in (("fokker", case.method), ("exact", "exact"), ("no network", "no_network")):
+            head = f"{case.name}.{method}.noise={case.noise:g}"
+            if f"{head}.crps" in metrics:
+                covered = "/".join(f"{100 * metrics[f'{head}.coverage_{level}']:.0f}" for level in (50, 80, 95))
+                error, crps = metrics[f"{head}.error_percent"], metrics[f"{head}.crps"]
+                line = f"  {label:10s}  error {error:5.2f} %   CRPS {crps:.4f}   coverage of 50/80/95 % intervals"
+                lines.append(f"{line} {covered}")
+        if not metrics[f"{case.name}.exact.noise={case.noise:g}.cases"]:
+            lines.append("  no exact posterior is resolved to compare with")
+    return lines
 
 
 def scores(summary: Summary, truth: np.ndarray, cases: np.ndarray) -> dict[str, float]:

@@ -5,13 +5,10 @@ ends with the same numbers, and what was lost or damaged meanwhile is made again
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +23,12 @@ from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import PosteriorSamples
 from fokker.problems.boundary_flux import BoundaryFlux, Case
 from fokker.problems.flux_metrics import SHOWN, Summary, measure, model_path, result_path
+from fokker.problems.folder import folder_hash, group, held, is_from, saved_timings
 from fokker.problems.parallel import Progress, Task, run_side_by_side
 from fokker.reference.rectified import rectified_posterior
 from fokker.rng import torch_generator
 from fokker.simulation.store import SimulationStore, simulate
-from fokker.storage import atomic_path, ensure_writable, file_hash, locked, read_json, write_json
+from fokker.storage import atomic_path, file_hash, write_json
 
 REFERENCE_SAMPLES = 1000  # per case
 TEST_SEED = 2**32  # xor-ed into the seed, so that test pairs never meet training pairs
@@ -53,11 +51,8 @@ def run(
     `report(out)` is called at the end, while the folder is still held. Raises InputError where the folder holds a run
     with other settings or is in use, OSError where the disk fails.
     """
-    ensure_writable(out)
-    with locked(out):
-        _claim(settings, out)
-        write_json(out / "config.json", {**settings.settings(), "versions": versions()})
-        timings = _timings(out)
+    with held(settings.settings(), PACKAGES, out):
+        timings = saved_timings(out)
         stores = {mean: _simulate(settings, mean, out, timings, progress) for mean in settings.prior_mean}
         longest_first = sorted(settings.cases(), key=lambda case: -case.pairs)
         run_side_by_side(
@@ -74,61 +69,16 @@ def run(
         return metrics
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
-def _claim(settings: BoundaryFlux, out: Path) -> None:
-    """InputError where `out` holds a run with other settings."""
-    path = out / "config.json"
-    if not path.exists():
-        return
-    try:
-        found = dict(read_json(path))
-    except (InputError, TypeError, ValueError) as error:
-        text = f"{path} is damaged ({error}); remove it to continue with these settings, or give another --out"
-        raise InputError(text) from error
-    wanted = json.loads(json.dumps(settings.settings()))
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"{out}: holds a run with {name} = {found.get(name)!r}, this one has {value!r}; "
-                "another --out, or the same settings, is accepted"
-            )
-
-
-def _timings(out: Path) -> dict[str, float]:
-    """Seconds of the simulations, kept from where they were really made; they are no result, and may be lost."""
-    try:
-        return dict(read_json(out / "timings.json"))
-    except (InputError, TypeError, ValueError):
-        return {}
-
-
-def _group(store: Path) -> None:
-    """Make `store` a Zarr group, to hold others."""
-    write_json(store / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
-
-
 def made_from(case: Case, **more: str) -> dict[str, str]:
     """All that decides a result: the case, every setting, and what else is given."""
     return {"case": case.folder, "settings": json.dumps(case.run.settings()), **more}
-
-
-def _folder_hash(folder: Path) -> str:
-    """SHA-256 of all files of a folder; that of nothing where there is none."""
-    total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        total.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
-    return total.hexdigest()
 
 
 def _simulate(settings: BoundaryFlux, mean: float, out: Path, timings: dict[str, float], progress: Progress) -> Stores:
     """Training and test fluxes with clean sensor values, as groups of simulations.zarr."""
     started = time.perf_counter()
     simulator = settings.simulator(mean)
-    _group(out / "simulations.zarr")
+    group(out / "simulations.zarr")
     pairs = Case(settings, mean, settings.noise[0]).pairs
     stores = []
     for name, count, seed in (("train", pairs, settings.seed), ("test", settings.test, settings.seed ^ TEST_SEED)):
@@ -172,7 +122,7 @@ def fit_case(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
 def reference_case(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
     """Exact posterior of the first test cases in results/NAME-reference.safetensors."""
     path, count = result_path(out, case, "reference"), case.run.reference
-    if Summary.is_done(path, made_from(case)):
+    if is_from(path, made_from(case)):
         return
     x, clean = stores.test.load()
     y = measurements(case, clean, "test")[:count].numpy()
@@ -195,8 +145,8 @@ def _sample(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
     posterior = ConditionalPosterior.load(model_path(out, case)).on(run.build_process())
     origin = made_from(case, weights=file_hash(model_path(out, case) / "weights.safetensors"))
     kept = out / "posterior.zarr" / case.folder
-    _group(kept.parent)
-    if not Summary.is_done(paths["posterior"], {**origin, "samples": _folder_hash(kept)}):
+    group(kept.parent)
+    if not is_from(paths["posterior"], {**origin, "samples": folder_hash(kept)}):
         drawn = posterior.sample(
             y,
             run.samples,
@@ -209,10 +159,10 @@ def _sample(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
         _keep(drawn, x, kept)
         more = {"nfe": np.array(drawn.nfe), "seconds": np.array(drawn.seconds), "truth": x, "y": y.numpy()}
         summary = Summary.of(drawn.samples.numpy(), x)
-        summary.save(paths["posterior"], {**origin, "samples": _folder_hash(kept)}, **more)
+        summary.save(paths["posterior"], {**origin, "samples": folder_hash(kept)}, **more)
     progress(stage, 1, 2)
     gaussian = isinstance(posterior.coordinates, PosteriorCoordinates)
-    if gaussian and not Summary.is_done(paths["no_network"], origin):
+    if gaussian and not is_from(paths["no_network"], origin):
         baseline = posterior.no_network().sample(y, run.samples, run.seed)
         Summary.of(baseline.samples.numpy(), x).save(paths["no_network"], origin)
     progress(stage, 2, 2)

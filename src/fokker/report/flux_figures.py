@@ -1,30 +1,23 @@
-"""Pictures of a boundary-flux run. Each function takes what a run has left and returns one figure; `save` writes it.
+"""Pictures of a boundary-flux run. Each function takes what a run has left and returns one figure.
 
 One colour for each posterior everywhere: truth black, learned blue, exact vermillion, without a network grey.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fokker.problems.boundary_flux import FluxSimulator
 from fokker.problems.flux_metrics import LEVELS
+from fokker.report import drawing
+from fokker.report.drawing import MEASURED, TRUTH, new
 from fokker.report.flux_data import CaseData, not_gaussian_marginals
-from fokker.storage import atomic_path
 
-DPI = 150
-STYLE: dict[str, Any] = {
-    "font.size": 9, "axes.titlesize": 9.5, "axes.spines.top": False, "axes.spines.right": False,
-    "legend.frameon": False, "axes.formatter.useoffset": False, "text.parse_math": True,
-}  # fmt: skip
 WALLS = ("bottom wall", "top wall")
 WHERE = "position $x$ along the channel (8.5 long, 2 high)"
 FLUX = r"flux  $q = \kappa\,\partial c/\partial n$"
@@ -44,19 +37,6 @@ LOOKS = {
     "exact": Look("exact posterior", "#D55E00", "-", "s"),
     "no_network": Look("Gaussian, no network", "#808080", "--", "^"),
 }
-TRUTH, MEASURED = "black", "#009E73"
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all; OSError naming `path` where the disk fails."""
-    FigureCanvasAgg(figure)
-    with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format="png")
-
-
-def new(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches; its parts are placed so that they do not overlap."""
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def hero(data: CaseData, simulator: FluxSimulator) -> Figure:
@@ -272,26 +252,6 @@ def coverage(cases: list[CaseData], points: float) -> Figure:
 
 
 def training(data: CaseData) -> Figure:
-    """Training and validation loss against the step, and the validation loss by noise level at the best step."""
-    records, settings = data.training["records"], data.training["settings"]
-    steps, best = [r["step"] for r in records], records[-1]["best_step"]
-    figure = new(10, 3.6)
-    curve, levels = figure.subplots(1, 2, width_ratios=[1.5, 1])
-    blue = LOOKS["learned"].color
-    curve.plot(steps, [r["training_loss"] for r in records], "o--", color=MEASURED, ms=4, label="training loss")
-    curve.plot(steps, [r["validation_loss"] for r in records], "o-", color=blue, ms=4, label="validation loss")
-    curve.axvline(best, color=TRUTH, ls=":", lw=1.2, label="best step" if best else "best: the untrained network")
-    shown = next((r for r in records if r["step"] == best), records[-1])
-    by_level = {float(level): loss for level, loss in shown["validation_levels"].items()}
-    levels.semilogx(list(by_level), list(by_level.values()), "o-", color=blue, ms=5)
-    if settings.get("coordinates") == "posterior":
-        grey = LOOKS["no_network"]
-        for axes in (curve, levels):
-            axes.axhline(1, color=grey.color, ls=grey.line, label=grey.label if axes is curve else None)
-    curve.set(xlabel="training step", ylabel="weighted score loss", xlim=(0, 1.03 * steps[-1]))
-    curve.legend(frameon=True, facecolor="white", edgecolor="none", framealpha=1.0)
-    levels.set(title=f"validation loss at step {shown['step']}", ylabel="weighted score loss")
-    levels.set_xlabel("noise level, standard deviations of the data")
-    levels.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    figure.suptitle(f"Training: {data.title}")
-    return figure
+    """`drawing.training` of one case."""
+    grey = LOOKS["no_network"]
+    return drawing.training(data.training, data.title, LOOKS["learned"].color, grey.color, grey.label)

@@ -11,13 +11,13 @@ import matplotlib
 from fokker.errors import InputError
 from fokker.problems.boundary_flux import BoundaryFlux, Case
 from fokker.problems.flux_metrics import LEVELS, Summary, model_path, result_path
+from fokker.report import drawing, files
 from fokker.report import flux_figures as figures
+from fokker.report.files import read_metrics
 from fokker.report.flux_data import CaseData, mass_at_zero
 from fokker.report.flux_verdict import METRICS, POINTS, Lookup, ratio_error, verdict
 from fokker.report.page import Page
-from fokker.storage import read_json, write_text
-
-RECORD = {"step", "training_loss", "validation_loss", "validation_levels", "best_step"}
+from fokker.storage import write_text
 
 PROCESSES = {"ve": "variance exploding", "vp": "variance preserving"}
 LIMITS = (
@@ -47,26 +47,8 @@ def write(out: Path) -> Path:
 
 
 def read_settings(out: Path) -> tuple[BoundaryFlux, dict[str, str]]:
-    """What the run was asked to do, and versions of packages, from config.json; InputError for another problem's."""
-    path = out / "config.json"
-    found: Any = read_json(path)
-    if not isinstance(found, dict) or found.pop("problem", None) != "boundary-flux":
-        raise InputError(f"{path}: is not of a boundary-flux run")
-    versions = found.pop("versions", {})
-    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-    try:
-        return BoundaryFlux(**options), dict(versions)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: is damaged or of another version ({error})") from error
-
-
-def read_metrics(out: Path) -> dict[str, float]:
-    """Name -> number from metrics.json; InputError where it is anything else."""
-    path = out / "metrics.json"
-    found = read_json(path)
-    if not isinstance(found, dict) or not all(isinstance(v, int | float) for v in found.values()):
-        raise InputError(f"{path}: is damaged, names with numbers are accepted")
-    return found
+    """`files.read_settings` of this problem."""
+    return files.read_settings(out, "boundary-flux", BoundaryFlux)
 
 
 def load_case(out: Path, case: Case) -> CaseData:
@@ -85,10 +67,7 @@ def load_case(out: Path, case: Case) -> CaseData:
         count = len(resolved) if name == "exact" else len(truth)
         if summary.mean.shape != (count, *truth.shape[1:]) or len(resolved) > len(truth):
             raise InputError(f"{path['posterior'].parent}: {name} of {case.folder} is not of the same test cases")
-    training = read_json(model_path(out, case) / "training.json")
-    records = training.get("records") if isinstance(training, dict) else None
-    if not records or "settings" not in training or not all(set(record) >= RECORD for record in records):
-        raise InputError(f"{model_path(out, case) / 'training.json'}: holds no records of a training")
+    training = files.read_training(model_path(out, case))
     return CaseData(case, truth, y, methods, resolved, training)
 
 
@@ -98,9 +77,9 @@ def draw(cases: list[CaseData], folder: Path) -> dict[str, Path]:
 
     def keep(name: str, figure: Any) -> None:
         paths[name] = folder / f"{name}.png"
-        figures.save(figure, paths[name])
+        drawing.save(figure, paths[name])
 
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(drawing.STYLE):
         means = {data.case.mean: data for data in reversed(cases)}  # the first noise of each mean
         firsts = [data for data in cases if means[data.case.mean] is data]
         simulators = [data.case.run.simulator(data.case.mean) for data in firsts]
