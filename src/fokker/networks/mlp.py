@@ -18,10 +18,14 @@ from fokker.errors import InputError
 class ConditionalMLP(nn.Module):
     """A deep trunk for the conditions, a shallow residual body for the noisy x and the noise level.
 
-    The trunk gives each hidden layer of the body its bias and the output its own linear term, so that nothing of the
-    conditions is evaluated again while sampling. The last layer starts at zero: with the EDM preconditioning in
-    posterior coordinates, an untrained network *is* the Gaussian conditional. Without conditions (feature_size 0) there
-    is no trunk, and the biases are plain weights.
+    The trunk gives each hidden layer of the body its bias, so that nothing of the conditions is evaluated again while
+    sampling. The last layer starts at zero: with the EDM preconditioning in posterior coordinates, an untrained network
+    *is* the Gaussian conditional. Without conditions (feature_size 0) there is no trunk, and the biases are plain
+    weights.
+
+    modulate: trunk and level also scale each hidden layer by 1 + gain (Perez et al. 2018), for laws whose shape
+    changes with the conditions. x_waves, feature_waves: sines and cosines of 1, 2, ... times x, and times the features,
+    beside them, for laws with several narrow modes.
     """
 
     def __init__(
@@ -32,21 +36,28 @@ class ConditionalMLP(nn.Module):
         depth: int = 3,
         trunk_width: int = 256,
         trunk_depth: int = 3,
+        modulate: bool = False,
+        x_waves: int = 0,
+        feature_waves: int = 0,
+        level_width: int = 64,
     ):
         super().__init__()
         self._settings = {
             "kind": "conditional_mlp", "x_size": x_size, "feature_size": feature_size, "width": width,
-            "depth": depth, "trunk_width": trunk_width, "trunk_depth": trunk_depth,
+            "depth": depth, "trunk_width": trunk_width, "trunk_depth": trunk_depth, "modulate": modulate,
+            "x_waves": x_waves, "feature_waves": feature_waves, "level_width": level_width,
         }  # fmt: skip
+        self.modulate, self.x_waves, self.feature_waves = modulate, x_waves, feature_waves
+        size = width * depth * (2 if modulate else 1)
         if feature_size:
             layers: list[nn.Module] = []
-            for size in [feature_size] + [trunk_width] * (trunk_depth - 1):
-                layers += [nn.Linear(size, trunk_width), nn.SiLU()]
-            self.trunk: nn.Module = nn.Sequential(*layers, nn.Linear(trunk_width, width * depth))
+            for enter in [feature_size * (1 + 2 * feature_waves)] + [trunk_width] * (trunk_depth - 1):
+                layers += [nn.Linear(enter, trunk_width), nn.SiLU()]
+            self.trunk: nn.Module = nn.Sequential(*layers, nn.Linear(trunk_width, size))
         else:
-            self.trunk = _Constant(width * depth)
-        self.level = nn.Sequential(nn.Linear(16, 64), nn.SiLU(), nn.Linear(64, width * depth))
-        self.enter = nn.Linear(x_size, width, bias=False)
+            self.trunk = _Constant(size)
+        self.level = nn.Sequential(nn.Linear(16, level_width), nn.SiLU(), nn.Linear(level_width, size))
+        self.enter = nn.Linear(x_size * (1 + 2 * x_waves), width, bias=False)
         self.hidden = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth - 1))
         self.leave = nn.Linear(width, x_size)
         nn.init.zeros_(self.leave.weight)
@@ -56,23 +67,46 @@ class ConditionalMLP(nn.Module):
         self.register_buffer("frequencies", 2 * math.pi * 0.12 * torch.arange(1.0, 9.0), persistent=False)
 
     def embed(self, features: Tensor) -> Tensor:
-        """(M, F) -> (M, width * depth), the biases of the body's layers."""
-        return self.trunk(features)
+        """(M, F) -> (M, E): the biases of the body's layers, and with `modulate` their gains."""
+        return self.trunk(_with_waves(features, self.feature_waves))
 
     def forward(self, x: Tensor, level: Tensor, embedding: Tensor) -> Tensor:
         """x (B, x_size), level (B,) or (1,), embedding (B, E)."""
         angle = level[:, None] * self.frequencies
-        levels = self.level(torch.cat([angle.sin(), angle.cos()], 1)).chunk(1 + len(self.hidden), 1)
-        biases = embedding.chunk(len(levels), 1)
-        # addmm: the product and its bias in one pass over memory, which is what bounds a network this small
-        h = nn.functional.silu(torch.addmm(biases[0], x, self.enter.weight.T) + levels[0])
-        for layer, bias, here in zip(self.hidden, biases[1:], levels[1:]):
-            h = h + nn.functional.silu(torch.addmm(bias, h, layer.weight.T) + here)  # type: ignore[arg-type]
+        levels = self.level(torch.cat([angle.sin(), angle.cos()], 1))
+        if len(level) == 1 and embedding.stride(0) == 0:
+            embedding = embedding[:1]  # one measurement and one level for all rows: what follows is a plain network
+        x = _with_waves(x, self.x_waves)
+        layers = [self.enter, *self.hidden]
+        count = len(layers) * (2 if self.modulate else 1)
+        biases, here = embedding.chunk(count, 1), levels.chunk(count, 1)
+        h: Tensor | None = None
+        for index, layer in enumerate(layers):
+            bias, shift, inner = biases[index], here[index], x if h is None else h
+            gain = biases[index + len(layers)] + here[index + len(layers)] if self.modulate else None
+            if len(bias) == len(shift) == 1:
+                factor = 1.0 if gain is None else 1 + gain
+                value = torch.addmm((bias + shift) * factor, inner, (layer.weight.T * factor))
+            else:
+                # addmm: the product and its bias in one pass over memory, which is what bounds a network this small
+                value = torch.addmm(bias, inner, layer.weight.T) + shift
+                value = value if gain is None else torch.addcmul(value, gain, value)
+            value = nn.functional.silu(value, inplace=not torch.is_grad_enabled())
+            h = value if h is None else h + value
+        assert h is not None
         return self.leave(h)
 
     def settings(self) -> dict[str, Any]:
         """Kind and sizes."""
         return dict(self._settings)
+
+
+def _with_waves(value: Tensor, count: int) -> Tensor:
+    """value (B, N), and the sines and cosines of 1 ... count times it."""
+    if not count:
+        return value
+    angle = (value[..., None] * torch.arange(1, count + 1, dtype=value.dtype, device=value.device)).flatten(1)
+    return torch.cat([value, angle.sin(), angle.cos()], 1)
 
 
 class _Constant(nn.Module):

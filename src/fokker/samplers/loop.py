@@ -17,7 +17,7 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess, Time
 from fokker.rng import Key, Rows
 from fokker.samplers.base import Sampler, StepNoise
-from fokker.samplers.transition import Transition
+from fokker.samplers.gaussian_transition import GaussianTransition
 from fokker.score import Cond, Processes, ScoreModel, State, over_parts
 from fokker.time_grid import Grid, Karras, check_times
 
@@ -85,8 +85,8 @@ def sample(
 ) -> SampleResult:
     """Draw samples of x_0 by running the reverse process of `model` from noise to data.
 
-    shape: (B, *x_shape), or a dict of such shapes for a model of named parts. sampler: `Transition(alpha=0,
-    order=2)` unless given. steps: levels of the default grid; adaptive samplers ignore it. grid: a callable such as
+    shape: (B, *x_shape), or a dict of such shapes for a model of named parts. sampler: `GaussianTransition()`
+    unless given. steps: levels of the default grid; adaptive samplers ignore it. grid: a callable such as
     `Karras()`, or your own falling times; a last time above 0 returns x_t there instead of x_0. cond: a tensor or a
     dict of named tensors, with one row per sample, per measurement (`rows` then says whose) or one for all.
     rows: which measurement and sample each row is (default: measurement 0, samples 0 ... B-1). start: your own
@@ -95,7 +95,7 @@ def sample(
     Raises InputError for a wrong shape, grid, number of steps, condition or start, FloatingPointError (naming step
     and sample) as soon as a state is not finite.
     """
-    sampler = Transition(alpha=0.0, order=2) if sampler is None else sampler
+    sampler = GaussianTransition() if sampler is None else sampler
     count = _rows_of(shape)
     if start is not None:
         start = check_state("start", start, model, shape)
@@ -220,7 +220,11 @@ def rows_of_cond(cond: Cond, piece: Rows, where: slice, count: int, measured: bo
         elif len(value) == count:
             out[name] = value[where]
         elif measured and len(value) > int(piece.measurement.max()):
-            out[name] = value[torch.as_tensor(piece.measurement, device=value.device)]
+            first = int(piece.measurement[0])
+            if (piece.measurement == first).all():  # nothing is copied, and a network can see that all rows agree
+                out[name] = value[first : first + 1].expand(len(piece), *value.shape[1:])
+            else:
+                out[name] = value[torch.as_tensor(piece.measurement, device=value.device)]
         else:
             raise InputError(f"cond {name!r}: got {len(value)} rows, 1 or {count} are accepted")
     return out
