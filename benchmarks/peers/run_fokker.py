@@ -1,4 +1,4 @@
-"""fokker with its defaults, trained for the number of steps that the method's name ends in."""
+"""fokker with the recipe of its densities, trained for the number of steps that the method's name ends in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import torch
 from job import Job, Outcome, Stopwatch
 
 import fokker
+from fokker.problems.densities import DENSITY
 
-SAMPLERS = {"ode": (0.0, 16), "sde": (1.0, 32)}  # alpha and levels
+ALPHA = {"ode": 0.0, "sde": 1.0}
 
 
 def main() -> None:
@@ -17,11 +18,13 @@ def main() -> None:
     steps = int(job.method.rpartition("-")[2])
     done = []
     clock = Stopwatch()
-    posterior = fokker.fit(job.x, job.y, steps=steps, seed=job.seed, progress=lambda r: done.append(r.step))
+    posterior = fokker.fit(
+        job.x, job.y, recipe=DENSITY, steps=steps, seed=job.seed, progress=lambda r: done.append(r.step)
+    )
     outcome = Outcome(
         job,
         {
-            "what": f"fokker.fit with its defaults, {steps} steps",
+            "what": f"fokker.fit with the recipe DENSITY, {steps} steps",
             "rule": "the number of steps, or 20 validations without a better loss",
             "weights": sum(p.numel() for p in posterior.model.network.parameters()),
         },
@@ -29,13 +32,12 @@ def main() -> None:
         training=clock.seconds() | {"updates": done[-1], "cut": False},
     )
 
-    def draw(alpha: float, levels: int) -> np.ndarray:
+    def draw(alpha: float) -> np.ndarray:
         sampler = fokker.GaussianTransition(alpha)
-        drawn = posterior.sample(job.at, job.draws, seed=job.seed, sampler=sampler, steps=levels)
-        return drawn.samples[..., 0].numpy()
+        return posterior.sample(job.at, job.draws, seed=job.seed, sampler=sampler).samples[..., 0].numpy()
 
-    for name, (alpha, levels) in SAMPLERS.items():
-        outcome.draw(name, lambda a=alpha, n=levels: draw(a, n), evaluations=levels)
+    for name, alpha in ALPHA.items():
+        outcome.draw(name, lambda a=alpha: draw(a), evaluations=DENSITY.steps)
     outcome.write()
 
 
