@@ -26,7 +26,7 @@ from fokker.problems.densities import DENSITY, Density
 from fokker.problems.density_metrics import training_pairs
 from fokker.problems.density_settings import RUNS, DensityRun
 
-SEEDS = (0, 1, 2)
+SEEDS = (6, 7, 8)  # the recipe was chosen on others
 TARGETS = {"tanh": (0.020, 0.035), "bimodal": (0.025, 0.025), "spiral": (0.017, 0.022)}
 METHODS = {"ve.ode": ("ve", 0.0), "ve.sde": ("ve", 1.0), "vp2.ode": ("vp2", 0.0), "vp2.sde": ("vp2", 1.0)}
 RESULT = Path(__file__).parent / "results" / "density_targets.json"
@@ -39,8 +39,9 @@ where marked **), from trials with 2,000 steps of 1,024 rows and networks of the
 
 | tried | W1 |
 |---|---|
-| conditions as biases only, no waves | .038 to .051 |
-| conditions also as gains, waves of x and y | .027 to .030 |
+| conditions as biases only | .038 to .051 |
+| conditions also as gains | .028 |
+| the same with sines and cosines of x and y as inputs (bimodal then gets worse, .022 -> .030) | .027 to .030 |
 | four such networks averaged | .027 against .029 |
 | 6,000 steps instead of 2,000* | .031: it over-fits |
 | 200,000 pairs instead of 10,000, 2,000 steps* and 6,000 steps** | .021 and .014 |
@@ -169,8 +170,9 @@ def page(result: dict[str, Any]) -> str:
         "# The three conditional densities, beside the targets",
         "",
         "Written by `benchmarks/density_targets.py`. 10,000 training pairs, 10,000 draws at each of four y, means over",
-        f"the y and over seeds {', '.join(map(str, SEEDS))} (each with its own pairs); ± is the standard deviation",
-        "over seeds. W1 is in the units of x. Floor: exact samples in place of ours.",
+        f"the y and over seeds {', '.join(map(str, SEEDS))}, each with its own pairs; the recipe was chosen on others.",
+        "± is the standard deviation over seeds. W1 is in the units of x. As many exact samples have a W1 of 0.0037 /",
+        "0.0078 / 0.0074 and a KS of 0.0087.",
         "",
         "| density | method | W1 | target | KS | target | reached | evaluations | 40,000 draws, s |",
         "|---|---|---|---|---|---|---|---|---|",

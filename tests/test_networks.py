@@ -9,9 +9,7 @@ from fokker.networks.mlp import ConditionalMLP, build
 FORMS = [
     {},
     {"modulate": True},
-    {"x_waves": 3},
-    {"feature_waves": 2},
-    {"modulate": True, "x_waves": 4, "feature_waves": 2, "level_width": 16},
+    {"modulate": True, "level_width": 16},
 ]
 
 
@@ -56,7 +54,7 @@ def test_settings_rebuild_it(form, features):
 
 
 def test_it_starts_at_zero_and_gradients_reach_every_weight():
-    made = ConditionalMLP(2, 3, width=16, modulate=True, x_waves=2)
+    made = ConditionalMLP(2, 3, width=16, modulate=True)
     assert not made(torch.randn(4, 2), torch.rand(4), made.embed(torch.randn(4, 3))).any()
     torch.nn.init.normal_(made.leave.weight)
     made(torch.randn(4, 2), torch.rand(4), made.embed(torch.randn(4, 3))).square().sum().backward()

@@ -24,8 +24,7 @@ class ConditionalMLP(nn.Module):
     weights.
 
     modulate: trunk and level also scale each hidden layer by 1 + gain (Perez et al. 2018), for laws whose shape
-    changes with the conditions. x_waves, feature_waves: sines and cosines of 1, 2, ... times x, and times the features,
-    beside them, for laws with several narrow modes.
+    changes with the conditions.
     """
 
     def __init__(
@@ -37,27 +36,25 @@ class ConditionalMLP(nn.Module):
         trunk_width: int = 256,
         trunk_depth: int = 3,
         modulate: bool = False,
-        x_waves: int = 0,
-        feature_waves: int = 0,
         level_width: int = 64,
     ):
         super().__init__()
         self._settings = {
             "kind": "conditional_mlp", "x_size": x_size, "feature_size": feature_size, "width": width,
             "depth": depth, "trunk_width": trunk_width, "trunk_depth": trunk_depth, "modulate": modulate,
-            "x_waves": x_waves, "feature_waves": feature_waves, "level_width": level_width,
+            "level_width": level_width,
         }  # fmt: skip
-        self.modulate, self.x_waves, self.feature_waves = modulate, x_waves, feature_waves
+        self.modulate = modulate
         size = width * depth * (2 if modulate else 1)
         if feature_size:
             layers: list[nn.Module] = []
-            for enter in [feature_size * (1 + 2 * feature_waves)] + [trunk_width] * (trunk_depth - 1):
+            for enter in [feature_size] + [trunk_width] * (trunk_depth - 1):
                 layers += [nn.Linear(enter, trunk_width), nn.SiLU()]
             self.trunk: nn.Module = nn.Sequential(*layers, nn.Linear(trunk_width, size))
         else:
             self.trunk = _Constant(size)
         self.level = nn.Sequential(nn.Linear(16, level_width), nn.SiLU(), nn.Linear(level_width, size))
-        self.enter = nn.Linear(x_size * (1 + 2 * x_waves), width, bias=False)
+        self.enter = nn.Linear(x_size, width, bias=False)
         self.hidden = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth - 1))
         self.leave = nn.Linear(width, x_size)
         nn.init.zeros_(self.leave.weight)
@@ -68,7 +65,7 @@ class ConditionalMLP(nn.Module):
 
     def embed(self, features: Tensor) -> Tensor:
         """(M, F) -> (M, E): the biases of the body's layers, and with `modulate` their gains."""
-        return self.trunk(_with_waves(features, self.feature_waves))
+        return self.trunk(features)
 
     def forward(self, x: Tensor, level: Tensor, embedding: Tensor) -> Tensor:
         """x (B, x_size), level (B,) or (1,), embedding (B, E)."""
@@ -76,7 +73,6 @@ class ConditionalMLP(nn.Module):
         levels = self.level(torch.cat([angle.sin(), angle.cos()], 1))
         if len(level) == 1 and embedding.stride(0) == 0:
             embedding = embedding[:1]  # one measurement and one level for all rows: what follows is a plain network
-        x = _with_waves(x, self.x_waves)
         layers = [self.enter, *self.hidden]
         count = len(layers) * (2 if self.modulate else 1)
         biases, here = embedding.chunk(count, 1), levels.chunk(count, 1)
@@ -99,14 +95,6 @@ class ConditionalMLP(nn.Module):
     def settings(self) -> dict[str, Any]:
         """Kind and sizes."""
         return dict(self._settings)
-
-
-def _with_waves(value: Tensor, count: int) -> Tensor:
-    """value (B, N), and the sines and cosines of 1 ... count times it."""
-    if not count:
-        return value
-    angle = (value[..., None] * torch.arange(1, count + 1, dtype=value.dtype, device=value.device)).flatten(1)
-    return torch.cat([value, angle.sin(), angle.cos()], 1)
 
 
 class _Constant(nn.Module):

@@ -165,8 +165,8 @@ def build(data: DensityData, metrics: Mapping[str, float], paths: Mapping[str, P
             f"Training curve, {figures.model_label(model)}",
             "Validation loss: weighted in the same way for every recipe, at fixed noise levels; in posterior "
             "coordinates 1 is the Gaussian without a network. Training loss: in the recipe's own weighting and noise "
-            "levels, so the curves need not meet. The default recipe uses the weights of the best step, the published "
-            "one those of the last.",
+            "levels, so the curves need not meet. The weights used are those of the last step, in the default recipe "
+            "averaged over the last ones.",
         )
     page.section("Settings")
     page.table(
