@@ -125,7 +125,7 @@ def test_the_untrained_network_is_the_gaussian_of_one_scale():
 
 
 def test_a_gaussian_prior_has_the_right_moments():
-    """Linear data: with the published preconditioning too, mean and covariance within 5 % and noise (rate 1e-4)."""
+    """Whitened moments within 0.05 and noise (false-alarm rate 1e-4); a shift of 0.2 is flagged."""
     exact = gaussian(fokker.VarianceExploding())
     mean, covariance = exact_law(exact, 0.0)
     rng = np.random.default_rng(10)
