@@ -25,7 +25,7 @@ def main() -> None:
         job,
         {
             "what": f"fokker.fit with the recipe DENSITY, {steps} steps",
-            "rule": "the number of steps, or 20 validations without a better loss",
+            "rule": "the number of steps",
             "weights": sum(p.numel() for p in posterior.model.network.parameters()),
         },
         ("fokker", "torch", "numpy"),
