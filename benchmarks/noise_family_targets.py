@@ -18,7 +18,8 @@ from fokker import MixtureScore, VariancePreserving
 from fokker.noise import White
 from fokker.problems.densities import DENSITIES
 from fokker.rng import Key
-from fokker.score import RHO_RANGE, Cond, Denoiser, Moments
+from fokker.score import RHO_RANGE, Denoiser
+from fokker.states import Cond, Moments
 
 BLOCK = 1024  # particles that share the stratification of their noise
 LEGENDRE = {k: np.polynomial.legendre.leggauss(k) for k in (40, 64, 200)}

@@ -17,7 +17,8 @@ from scipy.stats import norm
 
 import fokker
 from fokker.rng import Key
-from fokker.score import Denoiser, GaussianScore, MixtureScore, Moments
+from fokker.score import Denoiser, GaussianScore, MixtureScore
+from fokker.states import Moments
 
 RATE = 1e-4
 

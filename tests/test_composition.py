@@ -16,7 +16,8 @@ from fokker.coordinates import Posterior, Standard, Unchanged
 from fokker.errors import InputError
 from fokker.networks.denoiser import NetworkScore
 from fokker.posterior.recipes import DEFAULT
-from fokker.score import Denoiser, GaussianScore, Joint, MixtureScore, Moments
+from fokker.score import Denoiser, GaussianScore, Joint, MixtureScore
+from fokker.states import Moments
 from fokker.training import TrainSettings
 
 F64 = torch.float64
@@ -154,7 +155,7 @@ class Watched(Denoiser):
         self.batches, self.prepared = [], 0
 
     def prepare(self, cond):
-        cond = fokker.score.as_cond(cond)
+        cond = fokker.states.as_cond(cond)
         if "c" in cond and "embedding" not in cond:
             self.prepared += 1
             return {**cond, "embedding": 10 * cond["c"]}

@@ -28,7 +28,8 @@ from fokker.errors import InputError
 from fokker.noise import White
 from fokker.rng import Rows
 from fokker.samplers import loop, sampler_from_settings
-from fokker.score import Denoiser, Joint, MixtureScore, Moments
+from fokker.score import Denoiser, Joint, MixtureScore
+from fokker.states import Moments
 
 F64 = torch.float64
 each_sampler = pytest.mark.parametrize("sampler", ALL_SAMPLERS)
@@ -191,7 +192,7 @@ class White3(Frozen):
     """N(0, I) for states of any shape."""
 
     def denoised(self, z, rho, cond):
-        return z / (1 + fokker.score.column(rho, z) ** 2)
+        return z / (1 + fokker.states.column(rho, z) ** 2)
 
 
 @each_sampler
@@ -414,7 +415,7 @@ class Pointwise(FunctionScore):
     """A denoiser that looks at one point at a time."""
 
     def denoised(self, z, rho, cond):
-        return z / (1 + fokker.score.column(rho, z) ** 2)
+        return z / (1 + fokker.states.column(rho, z) ** 2)
 
 
 @each_sampler

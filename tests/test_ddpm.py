@@ -13,7 +13,7 @@ from fokker.errors import InputError
 from fokker.processes import process_from_settings
 from fokker.rng import Key, Rows
 from fokker.samplers import Carried, sampler_from_settings
-from fokker.score import Moments
+from fokker.states import Moments
 from fokker.time_grid import grid_from_settings
 
 F64 = torch.float64

@@ -20,7 +20,8 @@ from fokker.errors import InputError
 from fokker.posterior.recipes import DEFAULT
 from fokker.reference.gaussian import LinearGaussian
 from fokker.rng import Rows
-from fokker.score import Denoiser, GaussianScore, Joint, MixtureScore, Moments, kept_entries
+from fokker.score import Denoiser, GaussianScore, Joint, MixtureScore
+from fokker.states import Moments, kept_entries
 from fokker.training import TrainSettings
 
 F64 = torch.float64

@@ -16,6 +16,7 @@ ORDER = [
     {"errors"},
     {"rng", "storage", "random_fields", "covariance"},
     {"noise", "processes", "custom_process", "ddpm", "time_grid"},
+    {"states"},
     {"score"},
     {"coordinates", "networks", "losses", "score_matching", "samplers", "flow_density", "composition", "variational"},
     {"training"},

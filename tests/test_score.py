@@ -10,19 +10,8 @@ import fokker
 from exact import COVARIANCE, MEAN, PROCESSES, Fixed, gaussian, limit, mixture, moment_z
 from fokker.errors import InputError
 from fokker.rng import Key, Rows
-from fokker.score import (
-    PARAMETRISATIONS,
-    GaussianScore,
-    Joint,
-    MixtureScore,
-    Moments,
-    as_cond,
-    column,
-    from_x0,
-    row_mean,
-    skip_and_out,
-    to_x0,
-)
+from fokker.score import PARAMETRISATIONS, GaussianScore, Joint, MixtureScore, from_x0, skip_and_out, to_x0
+from fokker.states import Moments, as_cond, column, row_mean
 
 F64 = torch.float64
 NOISES = {"white": fokker.White(), "correlated": Fixed()}

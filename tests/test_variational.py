@@ -14,7 +14,8 @@ from exact import COVARIANCE, MEAN, Fixed, Scaled, gaussian, limit, wrong
 from fokker import variational
 from fokker.errors import InputError
 from fokker.rng import torch_generator
-from fokker.score import Denoiser, Moments
+from fokker.score import Denoiser
+from fokker.states import Moments
 
 F64 = torch.float64
 LOG_2PI = math.log(2 * math.pi)
@@ -229,7 +230,7 @@ class Pictures(Denoiser):
         self.moments = Moments(torch.zeros(shape), torch.full(shape, std))
 
     def denoised(self, z, rho, cond):
-        k = (self.std**2 / (self.std**2 + fokker.score.column(rho, z) ** 2)).to(z)
+        k = (self.std**2 / (self.std**2 + fokker.states.column(rho, z) ** 2)).to(z)
         shift = cond.get("y", torch.zeros(1)).to(z)
         return shift + k * (z - shift)
 

@@ -26,7 +26,8 @@ from fokker.posterior.recipes import Recipe
 from fokker.posterior.training_data import Clip, Draws, Pairs
 from fokker.processes import NoiseProcess, VarianceExploding
 from fokker.rng import check_seed, torch_generator
-from fokker.score import RHO_RANGE, Cond, Moments
+from fokker.score import RHO_RANGE
+from fokker.states import Cond, Moments
 from fokker.training import Batch, Trainer, TrainRecord, suitable_threads
 
 WIDEST = 100.0  # ratio of standard deviations of the entries of a vector that one noise level can serve

@@ -21,7 +21,8 @@ from fokker.coordinates import Affine, Posterior
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess, Time, as_time
 from fokker.rng import Key
-from fokker.score import Cond, Joint, ScoreModel, State, as_cond, column, over_parts
+from fokker.score import Joint, ScoreModel
+from fokker.states import Cond, State, as_cond, column, over_parts
 
 LogLikelihood = Callable[[Any, Tensor, Cond], Tensor]
 NEEDED = "'standard', 'minmax' or 'none'"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fokker.covariance import from_incomplete, ledoit_wolf
 from fokker.errors import InputError
-from fokker.score import Cond, Moments
+from fokker.states import Cond, Moments
 
 MAX_VECTOR = 2000  # d_x + d_y up to which covariance matrices are formed
 _FLOOR = 1e-12  # smallest conditional variance kept, relative to the prior's

@@ -24,7 +24,8 @@ from fokker.processes import NoiseProcess, check_positive
 from fokker.rng import Key, Rows, check_seed
 from fokker.samplers.dormand_prince import Parts, integrate
 from fokker.samplers.loop import CHUNK, rows_of_cond
-from fokker.score import Cond, Joint, ScoreModel, column, kept_entries
+from fokker.score import Joint, ScoreModel
+from fokker.states import Cond, column, kept_entries
 
 EXACT_SIZE = 256  # entries of x up to which the divergence is exact unless probes are asked for
 PROBES = 16  # probes beyond that size

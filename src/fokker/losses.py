@@ -21,7 +21,8 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess, Time, as_time
-from fokker.score import PARAMETRISATIONS, Cond, Denoiser, ScoreModel, as_cond, column, row_mean, skip_and_out
+from fokker.score import PARAMETRISATIONS, Denoiser, ScoreModel, skip_and_out
+from fokker.states import Cond, as_cond, column, row_mean
 
 Levels = Callable[[int, torch.Generator], Tensor]
 WEIGHTINGS = ("edm", *PARAMETRISATIONS)

@@ -21,7 +21,7 @@ from fokker.errors import InputError
 from fokker.losses import WEIGHTINGS, Levels, denoising, weight
 from fokker.networks.denoiser import NetworkScore
 from fokker.rng import torch_generator
-from fokker.score import Cond
+from fokker.states import Cond
 
 Batch = tuple[Tensor, Cond]  # x_0 in the coordinates of the model, and its conditions
 

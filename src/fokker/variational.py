@@ -27,7 +27,8 @@ from fokker.networks.variance_head import VarianceHead
 from fokker.processes import NoiseProcess
 from fokker.rng import Key, Rows, torch_generator
 from fokker.samplers.ancestral import Variance, check_variance, log_variance, step_variances
-from fokker.score import Cond, Denoiser, ScoreModel, column
+from fokker.score import Denoiser, ScoreModel
+from fokker.states import Cond, column
 from fokker.time_grid import DDPMIndices, Grid, check_times
 
 EVALUATIONS = 4096  # rows of the model at a time

@@ -12,7 +12,8 @@ from fokker.coordinates import Coordinates
 from fokker.errors import InputError
 from fokker.networks.mlp import build
 from fokker.processes import NoiseProcess, process_from_settings, saved_settings
-from fokker.score import PARAMETRISATIONS, Cond, Denoiser, Moments, as_cond, column, skip_and_out
+from fokker.score import PARAMETRISATIONS, Denoiser, skip_and_out
+from fokker.states import Cond, Moments, as_cond, column
 
 PRECONDITIONINGS = ("edm", *PARAMETRISATIONS)
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fokker.ddpm import DDPM
 from fokker.errors import InputError
-from fokker.score import Cond, Denoiser, Moments, column
+from fokker.score import Denoiser
+from fokker.states import Cond, Moments, column
 
 
 class EpsilonScore(Denoiser):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fokker.score import column
+from fokker.states import column
 
 
 class VarianceHead(nn.Module):

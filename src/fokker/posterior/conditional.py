@@ -28,7 +28,7 @@ from fokker.processes import NoiseProcess
 from fokker.rng import Rows
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import sample
-from fokker.score import Cond
+from fokker.states import Cond
 from fokker.time_grid import Grid
 
 

@@ -12,7 +12,7 @@ from fokker.coordinates import Coordinates, Posterior
 from fokker.errors import InputError
 from fokker.posterior.samples import PosteriorSamples, as_measurements, check_count
 from fokker.rng import Key, Rows
-from fokker.score import Cond
+from fokker.states import Cond
 
 CHUNK = 65_536  # rows of x mapped back from coordinates at a time, in float64
 

@@ -19,7 +19,7 @@ from fokker.posterior.samples import check_count
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import SampleResult, sample
-from fokker.score import Moments
+from fokker.states import Moments
 from fokker.time_grid import Grid
 
 

@@ -13,7 +13,7 @@ from fokker.coordinates import MAX_VECTOR, Posterior, observed
 from fokker.errors import InputError
 from fokker.likelihoods import Gaussian
 from fokker.rng import torch_generator
-from fokker.score import Cond
+from fokker.states import Cond
 
 Clip = tuple[float | None, float | None]
 FEWEST = 10  # rows

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fokker.score import Cond, ScoreModel, State, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, over_parts
 
 
 class Carried(NamedTuple):

@@ -24,7 +24,8 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, Sampler, StepNoise
 from fokker.samplers.transition import Transition
-from fokker.score import Cond, ScoreModel, State, column, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, column, over_parts
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, GaussianStep
 from fokker.samplers.transition import held
-from fokker.score import Cond, ScoreModel, State, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, over_parts
 
 
 @dataclass(frozen=True)

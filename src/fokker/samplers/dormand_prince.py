@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fokker.score import Cond, column, row_mean
+from fokker.states import Cond, column, row_mean
 
 Parts = tuple[Tensor, ...]
 Slope = Callable[[Parts, Tensor, Tensor, Cond], Parts]

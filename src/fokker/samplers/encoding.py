@@ -18,7 +18,8 @@ from torch import Tensor
 from fokker.errors import InputError
 from fokker.samplers.loop import SampleResult, check_state, drive, times_of
 from fokker.samplers.transition import Transition
-from fokker.score import Cond, ScoreModel, State, column, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, column, over_parts
 from fokker.time_grid import Grid
 
 

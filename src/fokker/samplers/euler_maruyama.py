@@ -19,7 +19,8 @@ from torch import Tensor
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, GaussianStep
 from fokker.samplers.transition import Alpha, alpha_at, alpha_name, check_alpha
-from fokker.score import Cond, ScoreModel, State, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, over_parts
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, GaussianStep
 from fokker.samplers.transition import Alpha, alpha_at, alpha_name, check_alpha
-from fokker.score import Cond, ScoreModel, State, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, over_parts
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, StepNoise
-from fokker.score import Cond, ScoreModel, State, column, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, column, over_parts
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from torch import Tensor
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, StepNoise, add_noise
 from fokker.samplers.transition import Alpha, alpha_at, alpha_name, check_alpha
-from fokker.score import Cond, ScoreModel, State, column, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, column, over_parts
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _STABLE = 2.0  # the largest h lambda for which explicit rules do not enlarge a deviation from the denoised value

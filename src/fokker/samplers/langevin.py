@@ -21,7 +21,8 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess, VarianceExploding, check_positive
 from fokker.rng import Key, Rows
 from fokker.samplers.loop import SampleResult, check_finite, check_state, rows_of_cond, stack, step_noise
-from fokker.score import Cond, ScoreModel, State, column, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, column, over_parts
 
 
 @torch.no_grad()

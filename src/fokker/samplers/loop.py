@@ -18,7 +18,8 @@ from fokker.processes import NoiseProcess, Time
 from fokker.rng import Key, Rows
 from fokker.samplers.base import Sampler, StepNoise
 from fokker.samplers.gaussian_transition import GaussianTransition
-from fokker.score import Cond, Processes, ScoreModel, State, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, Processes, State, over_parts
 from fokker.time_grid import Grid, Karras, check_times
 
 CHUNK = 4096  # rows at a time: the activations of a small network stay in the processor's cache

@@ -18,7 +18,8 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess, check_positive
 from fokker.samplers.base import Carried, StepNoise
 from fokker.samplers.dormand_prince import Parts, integrate
-from fokker.score import Cond, ScoreModel, State, column
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, column
 
 
 @dataclass(frozen=True)

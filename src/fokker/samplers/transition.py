@@ -23,7 +23,8 @@ from torch import Tensor
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, GaussianStep
-from fokker.score import Cond, ScoreModel, State, column, over_parts
+from fokker.score import ScoreModel
+from fokker.states import Cond, State, column, over_parts
 
 Alpha = float | Callable[[Tensor], Tensor]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
