@@ -8,18 +8,24 @@ from fokker.errors import InputError
 _CHUNK = 4_000_000  # values sorted at a time: 32 MB
 
 
-def paired(samples: ArrayLike, truth: ArrayLike, least: int) -> tuple[NDArray, NDArray]:
-    """Samples (M, n, *shape) and truth (M, *shape) as float64.
+def matched(samples: ArrayLike, truth: ArrayLike, least: int) -> tuple[NDArray, NDArray]:
+    """Samples (M, n, *shape) and truth (M, *shape) as arrays, neither copied nor converted.
 
-    Raises `InputError` unless the shapes agree, n is at least `least`, M is at least 1 and all is finite.
+    Raises `InputError` unless the shapes agree, n is at least `least` and M is at least 1.
     """
-    x, y = np.asarray(samples, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    x, y = np.asarray(samples), np.asarray(truth)
     if x.ndim < 2 or y.shape != x.shape[:1] + x.shape[2:]:
         raise InputError(
             f"samples have shape {x.shape} and truth {y.shape}; accepted are (M, n, *shape) and (M, *shape)"
         )
     if x.shape[1] < least or y.size == 0:
         raise InputError(f"samples have shape {x.shape}; accepted are at least 1 case and {least} samples each")
+    return x, y
+
+
+def paired(samples: ArrayLike, truth: ArrayLike, least: int) -> tuple[NDArray, NDArray]:
+    """As `matched`, as float64; raises `InputError` also where a value is not finite."""
+    x, y = (values.astype(np.float64, copy=False) for values in matched(samples, truth, least))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise InputError("samples or truth hold NaN or infinity; accepted are finite numbers")
     return x, y
