@@ -30,8 +30,12 @@ from fokker import cli
 from fokker.errors import InputError
 from fokker.posterior import recipes
 from fokker.problems import flux_run, parallel
-from fokker.problems.boundary_flux import LENGTH, NUGGET, SAMPLERS, BoundaryFlux, Case
-from fokker.problems.flux_metrics import Summary, scores
+from fokker.problems import boundary_flux
+from fokker.problems.boundary_flux import BoundaryFlux
+from fokker.problems.channel import LENGTH, NUGGET
+from fokker.problems.flux_metrics import scores
+from fokker.problems.flux_settings import SAMPLERS, Case
+from fokker.problems.flux_summary import Summary
 from fokker.processes import VarianceExploding, VariancePreserving
 from fokker.reference.rectified import rectified_posterior
 from fokker.report import drawing, flux_figures, flux_page
@@ -98,13 +102,13 @@ def test_simulator_is_the_matrix_and_the_finite_elements(run: BoundaryFlux) -> N
 
 
 def test_cases_and_their_names() -> None:
-    run = BoundaryFlux(prior_mean=(2.0, 0.3), noise=(1.0, 0.5), process="vp", n=1.5, alpha=0.5)
+    run = BoundaryFlux(prior_mean=(2.0, 0.3), noise=(1.0, 0.5), process=("vp",), n=1.5, alpha=(0.5,))
     cases = run.cases()
     assert [case.folder for case in cases] == ["mean2-noise1", "mean2-noise0.5", "mean0.3-noise1", "mean0.3-noise0.5"]
     assert {case.name for case in cases} == {"mean2", "mean0.3"}
-    assert {case.method for case in cases} == {"vp1.5.alpha=0.5"}
-    assert BoundaryFlux().cases()[0].method == "ve.ode"
-    assert BoundaryFlux(alpha=1.0, process="vp", n=1).cases()[0].method == "vp1.sde"
+    assert {method.name for case in cases for method in case.methods} == {"vp1.5.alpha=0.5"}
+    assert BoundaryFlux().cases()[0].methods[0].name == "ve.ode"
+    assert BoundaryFlux(alpha=(1.0,), process=("vp",), n=1).cases()[0].methods[0].name == "vp1.sde"
 
 
 def test_default_pairs_and_what_overrides_them() -> None:
@@ -119,18 +123,18 @@ def test_default_pairs_and_what_overrides_them() -> None:
 
 
 def test_processes_and_samplers() -> None:
-    assert BoundaryFlux().build_process() == VarianceExploding(sigma_max=20.0)
-    assert BoundaryFlux(recipe="published").build_process() == VarianceExploding(sigma_max=5.0)
-    assert BoundaryFlux(recipe="published", coordinates="none").build_process() == VarianceExploding(sigma_max=20.0)
-    assert BoundaryFlux(process="vp", n=1.0).build_process() == VariancePreserving(1.0)
-    names = [type(BoundaryFlux(sampler=name).build_sampler()).__name__ for name in SAMPLERS]
+    assert BoundaryFlux().build_process("ve") == VarianceExploding(sigma_max=20.0)
+    assert BoundaryFlux(recipe="published").build_process("ve") == VarianceExploding(sigma_max=5.0)
+    assert BoundaryFlux(recipe="published", coordinates="none").build_process("ve") == VarianceExploding(sigma_max=20.0)
+    assert BoundaryFlux(n=1.0).build_process("vp") == VariancePreserving(1.0)
+    names = [type(BoundaryFlux(sampler=name).build_sampler(0.0)).__name__ for name in SAMPLERS]
     assert names == ["GaussianTransition", "Transition", "EulerMaruyama", "Heun", "RK45"]
-    assert type(BoundaryFlux().build_sampler()).__name__ == "GaussianTransition"
-    assert type(BoundaryFlux(recipe="published").build_sampler()).__name__ == "EulerMaruyama"
+    assert type(BoundaryFlux().build_sampler(0.0)).__name__ == "GaussianTransition"
+    assert type(BoundaryFlux(recipe="published").build_sampler(0.0)).__name__ == "EulerMaruyama"
 
 
 def test_settings_are_plain_and_complete() -> None:
-    run = BoundaryFlux(noise=(0.5,), process="vp", seed=7)
+    run = BoundaryFlux(noise=(0.5,), process=("ve", "vp"), alpha=(0.0, 1.0), seed=7)
     found = json.loads(json.dumps(run.settings()))
     assert found.pop("problem") == "boundary-flux"
     assert BoundaryFlux(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}) == run
@@ -314,7 +318,7 @@ def test_interrupted_and_killed_with_workers(whole: Path, tmp_path: Path, capsys
     (tmp_path / "hold").touch()
     with started(sys.executable, driver, *again) as process:
         until((tmp_path / "held").exists, "training")
-        until((out / "results" / "mean0.3-noise1-reference.safetensors").exists, "the other worker's end")
+        until((out / "results" / "mean0.3-noise1-exact.safetensors").exists, "the other worker's end")
         before = hashes(out)
         for words in (again, ["report", str(out)]):
             assert cli.command(words) == 2
@@ -575,8 +579,8 @@ DAMAGE = [
     (f"{STORE}/y/zarr.json", CUT, []),
     (f"{STORE}/sha256/c/0/0", CUT, []),
     ("simulations.zarr/zarr.json", CUT, []),
-    ("results/mean0.3-noise1-posterior.safetensors", ALWAYS, []),
-    ("results/mean0.3-noise1-reference.safetensors", CUT, []),
+    ("results/mean0.3-noise1-ve.ode.safetensors", ALWAYS, []),
+    ("results/mean0.3-noise1-exact.safetensors", CUT, []),
     ("results/mean0.3-noise1-no_network.safetensors", CUT, []),
     ("posterior.zarr/zarr.json", CUT, []),
     ("posterior.zarr/mean0.3-noise1/posterior/x/c/0/0/0/0", ALWAYS, []),
@@ -656,7 +660,7 @@ def test_results_of_other_settings_are_never_reused(plain: Path, tmp_path: Path,
     [
         (["--samples", "31"], "samples = 30, this one has 31"),
         (["--seed", "1"], "seed = 0, this one has 1"),
-        (["--process", "vp"], "process = 've', this one has 'vp'"),
+        (["--process", "vp"], "process = ['ve'], this one has ['vp']"),
         (["--noise", "2"], "noise = [1.0], this one has [2.0]"),
         (["--mesh", "40", "8"], "mesh = [34, 8], this one has [40, 8]"),
     ],
@@ -682,7 +686,7 @@ def test_report_again_and_of_half_a_run(
     assert cli.command(["report", str(out)]) == 0
     assert capsys.readouterr().out == f"report: {out}/report.html\n"
     assert (out / "report.html").read_bytes() == (plain / "report.html").read_bytes()
-    for name in ("results/mean0.3-noise1-reference.safetensors", f"{MODEL}/training.json", "metrics.json"):
+    for name in ("results/mean0.3-noise1-exact.safetensors", f"{MODEL}/training.json", "metrics.json"):
         (out / name).rename(tmp_path / "aside")
         assert cli.command(["report", str(out)]) == 2
         one_line(capsys.readouterr().err, str(out / name), "no such file")
@@ -721,6 +725,8 @@ VARIANTS = {
     "published": "--recipe published --training-steps 5 --steps 20",
     "published, posterior": "--recipe published --training-steps 5 --steps 20 --coordinates posterior",
     "published, none, vp": "--recipe published --training-steps 5 --steps 20 --coordinates none --process vp --n 0.3",
+    "every way": "--process ve vp --alpha 0 1",
+    "published, every way": "--recipe published --training-steps 5 --steps 20 --process ve vp --alpha 0 1",
     "two noises": "--noise 0.5 2 --sampler rk45",
 }
 
@@ -737,8 +743,9 @@ def test_every_option_ends_with_a_report(options: str, tmp_path: Path, serial: p
     metrics = read_json(tmp_path / "run" / "metrics.json")
     for case in run.cases():
         tail = f"noise={case.noise:g}"
-        assert metrics[f"mean0.3.{case.method}.{tail}.nfe"] >= 2
-        assert metrics[f"mean0.3.{case.method}.{tail}.crps_all"] > 0
+        for method in case.methods:
+            assert metrics[f"mean0.3.{method.name}.{tail}.nfe"] >= 2
+            assert metrics[f"mean0.3.{method.name}.{tail}.crps_all"] > 0
         assert metrics[f"mean0.3.exact.{tail}.cases"] + metrics[f"mean0.3.exact.{tail}.unresolved"] == 2
         gaussian = f"mean0.3.no_network.{tail}.crps_all" in metrics
         assert gaussian == (case.recipe.coordinates == "posterior")
@@ -756,7 +763,7 @@ def test_no_exact_posterior_resolved(tmp_path: Path, serial: pytest.MonkeyPatch,
         exact = rectified_posterior(*arguments, **options)
         return replace(exact, resolved=np.zeros_like(exact.resolved))
 
-    serial.setattr(flux_run, "rectified_posterior", unresolved)
+    serial.setattr(boundary_flux, "rectified_posterior", unresolved)
     serial.setattr(flux_page, "draw", DRAW)
     serial.setattr(drawing, "save", lambda figure, path: write_bytes(path, DOT))
     assert cli.command([*ONE, "--out", str(tmp_path / "run")]) == 0
@@ -769,7 +776,7 @@ def test_no_exact_posterior_resolved(tmp_path: Path, serial: pytest.MonkeyPatch,
 
 def test_fluxes_that_are_all_zero_give_no_relative_error() -> None:
     zero = np.zeros((4, 30))
-    summary = Summary(zero, zero, zero, np.ones((3, 4, 30)), zero[None])
+    summary = Summary(zero, zero, zero, zero.astype(int), zero[:1], np.ones((3, 4, 30)), zero[None])
     found = scores(summary, zero, np.arange(4))
     assert math.isnan(found["error_percent"]) and found["crps"] == 0 and found["coverage_95"] == 1
     assert scores(summary, zero, np.arange(0)) == {}

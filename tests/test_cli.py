@@ -11,7 +11,7 @@ from fokker.cli import PROBLEMS, command
 from fokker.storage import write_json
 
 PROGRAM = Path(sys.executable).with_name("fokker")
-RUN, DENSITY = "run boundary-flux ", "run density-tanh "
+RUN, LAYOUTS, DENSITY = "run boundary-flux ", "run boundary-flux-sensors ", "run density-tanh "
 
 # command line, what the line must say: the thing, what was given, what is accepted
 MISTAKES = [
@@ -33,7 +33,19 @@ MISTAKES = [
     (RUN + "--noise 1 -1", ["noise: got -1.0", "1e-6 to 1e6"]),
     (RUN + "--noise nan", ["noise: got nan", "1e-6 to 1e6"]),
     (RUN + "--noise inf", ["noise: got inf", "1e-6 to 1e6"]),
-    (RUN + "--noise 0", ["noise: got 0.0", "1e-6 to 1e6"]),
+    (RUN + "--noise 1e-9", ["noise: got 1e-09", "0 or standard deviations from 1e-6"]),
+    (RUN + "--sensors poisson", ["sensors: got 'poisson'", "gaussian, lognormal, saturating"]),
+    (RUN + "--sensors lognormal --noise 0", ["noise: got 0.0 with lognormal", "above 0"]),
+    (RUN + "--sensors lognormal --noise 5", ["noise: got 5.0 with lognormal", "up to 2"]),
+    (RUN + "--sensors saturating --noise 0", ["noise: got 0 with saturating", "1e-6"]),
+    (RUN + "--sensors saturating --saturation -1", ["saturation: got -1.0", "above 0"]),
+    (RUN + "--process ve ve", ["process: got ('ve', 've')", "each once"]),
+    (RUN + "--alpha 0 0.0", ["alpha: got (0.0, 0.0)", "differ"]),
+    (LAYOUTS + "--probability 0", ["probability: got 0.0", "up to 1"]),
+    (LAYOUTS + "--probability 1.1", ["probability: got 1.1", "up to 1"]),
+    (LAYOUTS + "--noise 0", ["noise: got 0 with sensors that may be off", "1e-6"]),
+    (LAYOUTS + "--encoding zero", ["encoding: got 'zero'", "mask, minus-one"]),
+    (LAYOUTS + "--per-count 1", ["per_count: got 1", "at least 2"]),
     (RUN + "--noise 1e200", ["noise: got 1e+200", "1e-6 to 1e6"]),
     (RUN + "--noise loud", ["--noise", "'loud'", "accepted: --noise [FLOAT [FLOAT ...]]"]),
     (RUN + "--noise", ["noise: got ()", "one or more"]),
@@ -197,6 +209,6 @@ def test_the_program_itself(tmp_path: Path) -> None:
 
     as_module = [sys.executable, "-c", "from fokker.cli import main; main()"]
     assert told(*as_module, "--version") == (0, fokker.__version__ + "\n", "")
-    line = "fokker: noise: got -1.0, standard deviations from 1e-6 to 1e6 are accepted\n"
+    line = "fokker: noise: got -1.0, 0 or standard deviations from 1e-6 to 1e6 are accepted\n"
     assert told(str(PROGRAM), *RUN.split(), "--noise", "-1", "--out", "folder") == (2, "", line)
     assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,7 @@ def make(settings, out):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     out = make(TINY, tmp_path_factory.mktemp("tiny"))
-    flux_page.write(out)
+    flux_page.write(BoundaryFlux, out)
     return out
 
 
@@ -117,7 +117,7 @@ def test_the_page_is_whole_in_itself_and_tells_the_numbers(tiny):
 def test_a_second_report_is_the_same(tiny, tmp_path):
     paths = {path.stem: path for path in (tiny / "figures").iterdir()}
     data = flux_page.load_case(tiny, TINY.cases()[0])
-    page = flux_page.build([data], flux_page.read_metrics(tiny), paths, flux_page.read_settings(tiny)[1])
+    page = flux_page.build([data], flux_page.read_metrics(tiny), paths, flux_page.read_settings(BoundaryFlux, tiny)[1])
     assert page.html() == (tiny / "report.html").read_text()
     with matplotlib.rc_context(drawing.STYLE):
         drawing.save(flux_figures.posterior(data), tmp_path / "again.png")
@@ -131,7 +131,7 @@ def test_other_processes_coordinates_and_several_noises(tmp_path):
     )
     out = make(settings, tmp_path)
     assert not list((out / "results").glob("*no_network*"))
-    text = flux_page.write(out).read_text()
+    text = flux_page.write(BoundaryFlux, out).read_text()
     assert all(is_picture(path) for path in (out / "figures").iterdir())
     assert {"error-mean2-noise1.png", "error-mean2-noise50.png"} <= {p.name for p in (out / "figures").iterdir()}
     assert "have no Gaussian to compare with" in text and "Gaussian, no network</th>" not in text
@@ -143,7 +143,7 @@ def test_without_a_resolved_reference_the_exact_posterior_is_not_shown(tiny):
     data = replace(data, resolved=np.zeros_like(data.resolved))
     assert "exact" not in data.compared and len(data.judged) == TINY.test
     assert flux_figures.marginals(data) is None and flux_data.mass_at_zero(data) == {}
-    for figure in (flux_figures.posterior(data), flux_figures.error(data), flux_figures.coverage([data], 2.0)):
+    for figure in (flux_figures.posterior(data), flux_figures.error(data), flux_figures.coverage([data])):
         labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
         assert labels and not any("exact" in label for label in labels)
 
@@ -162,10 +162,10 @@ def test_without_a_resolved_reference_the_exact_posterior_is_not_shown(tiny):
         lambda out: write_json(out / "config.json", {"problem": "another"}),
         lambda out: write_json(out / "config.json", {**read_json(out / "config.json"), "colour": 3}),
         lambda out: write_json(out / "config.json", {**read_json(out / "config.json"), "test": "many"}),
-        lambda out: (out / "results" / "mean0.3-noise1-reference.safetensors").unlink(),
-        lambda out: (out / "results" / "mean0.3-noise1-posterior.safetensors").write_bytes(b"no tensors"),
-        lambda out: (out / "results" / "mean0.3-noise1-reference.safetensors").rename(
-            out / "results" / "mean0.3-noise1-posterior.safetensors"
+        lambda out: (out / "results" / "mean0.3-noise1-exact.safetensors").unlink(),
+        lambda out: (out / "results" / "mean0.3-noise1-ve.ode.safetensors").write_bytes(b"no tensors"),
+        lambda out: (out / "results" / "mean0.3-noise1-exact.safetensors").rename(
+            out / "results" / "mean0.3-noise1-ve.ode.safetensors"
         ),
         lambda out: (out / "models" / "mean0.3-noise1" / "training.json").unlink(),
         lambda out: write_json(out / "models" / "mean0.3-noise1" / "training.json", {"records": [{"step": 1}]}),
@@ -174,7 +174,7 @@ def test_without_a_resolved_reference_the_exact_posterior_is_not_shown(tiny):
 def test_damaged_runs_are_refused_in_one_line_and_leave_no_page(copied, damage):
     damage(copied)
     with pytest.raises(InputError) as error:
-        flux_page.write(copied)
+        flux_page.write(BoundaryFlux, copied)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
     assert not (copied / "report.html").exists()
 
@@ -186,14 +186,14 @@ def numbers(case, error=1.0, crps=1.0, coverage=0.0, z=9.0, unresolved=0, gaussi
     """Made-up metrics: the learned posterior's error and CRPS over the exact one's, coverage more by so much."""
     metrics = {}
     for method, e, c, more in (
-        (case.method, error, crps, coverage),
+        (case.methods[0].name, error, crps, coverage),
         ("exact", 1.0, 1.0, 0.0),
         ("no_network", gaussian, gaussian, 0.0),
     ):
         head = f"{case.name}.{method}.noise={case.noise:g}"
         metrics |= {f"{head}.error_percent": 3 * e, f"{head}.crps": 0.05 * c, f"{head}.crps_all": 0.05 * c}
         metrics |= {f"{head}.coverage_{level}": level / 100 + more for level in (50, 80, 95)}
-    metrics[f"{case.name}.{case.method}.noise={case.noise:g}.crps_z"] = z
+    metrics[f"{case.name}.{case.methods[0].name}.noise={case.noise:g}.crps_z"] = z
     metrics[f"{case.name}.exact.noise={case.noise:g}.cases"] = 200 - unresolved
     metrics[f"{case.name}.exact.noise={case.noise:g}.unresolved"] = unresolved
     return metrics
@@ -227,7 +227,7 @@ def test_verdicts_follow_the_numbers(mean, change, broken):
 def test_targets_are_where_they_should_be(mean, ratio):
     case = replace(TINY, prior_mean=(mean,)).cases()[0]
     for factor, reached in ((0.999, True), (1.001, False)):
-        first = flux_page.verdict(case, numbers(case, error=ratio * factor), {"mean": 0.004})[0]
+        first = flux_page.verdict(case, numbers(case, error=ratio * factor), {"error": 0.004})[0]
         assert first.reached is reached and "± 0.004" in first.text and "200 test cases" in first.text
 
 

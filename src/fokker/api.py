@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fokker import coordinates as coordinate_kinds
-from fokker.coordinates import moments_of, observed
+from fokker.coordinates import moments_of
 from fokker.errors import InputError
-from fokker.likelihoods import Gaussian
+from fokker.likelihoods import Likelihood
 from fokker.losses import Levels, LogNormalLevels, UniformTimes
 from fokker.networks.denoiser import NetworkScore
 from fokker.networks.mlp import build
@@ -42,7 +42,7 @@ def fit(
     recipe: str | Recipe = "default",
     coordinates: str | None = None,
     omega: Any = None,
-    likelihood: Gaussian | None = None,
+    likelihood: Likelihood | None = None,
     clip: Clip | None = None,
     seed: int = 0,
     steps: int | None = None,
@@ -55,7 +55,9 @@ def fit(
     process: any NoiseProcess (default: variance exploding up to the highest training level). network: your own module
     with `embed` and `forward` (see `networks.mlp`). recipe: "default", "published" or a Recipe. coordinates:
     "posterior", "standard", "minmax" or "none" instead of the recipe's. omega: (N, *y_shape), False where y is not
-    observed (NaN in y means the same). likelihood: y is then the clean data, and its noise is drawn anew at every step.
+    observed (NaN in y means the same); or a distribution over layouts, such as `operators.layouts.RandomLayouts`, drawn
+    anew at every step: one model then serves them all. likelihood: y is then the clean data, and its noise is drawn
+    anew at every step.
     clip: bounds (lower, upper; None for no bound) at which x has atoms; samples are clipped to them. steps: length of
     the training. out: folder for the model and its checkpoint; a fit that was interrupted there continues to the very
     same weights. device: where the network lives ("cuda" for a GPU); data and samples stay on the CPU. progress:
@@ -157,16 +159,17 @@ def _posterior(
 ) -> tuple[Trainer, ConditionalPosterior]:
     if recipe.spread_atoms and clip is not None:
         data.spread_atoms()
-    x, cond = data.noisy(data.train, "coordinates")
-    mapping = coordinate_kinds.estimate(recipe.coordinates, x, observed(cond)[0])
-    xi = mapping.forward(x, cond)
+    x, y = data.for_coordinates()
+    mapping = coordinate_kinds.estimate(recipe.coordinates, x, y)
+    cond: Cond = {"y": y[:1]} if not data.masked else {"y": y[:1], "omega": torch.ones_like(y[:1], dtype=torch.bool)}
     if recipe.coordinates == "posterior":
         data_std = 1.0
         moments = Moments(torch.zeros_like(x[0]), torch.ones(()).double())
     else:
+        xi = mapping.forward(x, cond)
         data_std = float(xi.double().var(0).mean().sqrt())
         moments = moments_of(xi)
-    feature_size = mapping.features({name: value[:1] for name, value in cond.items()}).shape[1]
+    feature_size = mapping.features(cond).shape[1]
     network = _network(network, recipe, x, feature_size, seed).to(device)
     process, rho_range = _levels_of(process, data_std)
     model = NetworkScore(
@@ -191,7 +194,7 @@ def _posterior(
     held, features = to_model(*data.noisy(data.held, "validation"))
     trainer = Trainer(model, batch, _levels(model, recipe), (held, {"features": features}), recipe.training, seed)
     shapes = tuple(x.shape[1:]), tuple(data.y.shape[1:])
-    return trainer, ConditionalPosterior(model, *shapes, recipe, clip, masked=data.omega is not None)
+    return trainer, ConditionalPosterior(model, *shapes, recipe, clip, masked=data.masked)
 
 
 def _network(network: nn.Module | None, recipe: Recipe, x: Tensor, feature_size: int, seed: int) -> nn.Module:

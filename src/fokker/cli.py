@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, make_dataclass
 from functools import partial
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,18 +47,12 @@ class Problem:
     parts: Callable[[], Parts]
 
 
-def _boundary_flux() -> Parts:
+def _flux(module: str, name: str) -> Parts:
     from fokker.problems import flux_metrics, flux_run
-    from fokker.problems.boundary_flux import BoundaryFlux
     from fokker.report import flux_page
 
-    return Parts(
-        BoundaryFlux,
-        {"quick": BoundaryFlux()},
-        flux_run.run,
-        flux_page.write,
-        flux_metrics.summary_lines,
-    )
+    kind = getattr(import_module(f"fokker.problems.{module}"), name)
+    return Parts(kind, kind.presets(), flux_run.run, partial(flux_page.write, kind), flux_metrics.summary_lines)
 
 
 def _density(name: str) -> Parts:
@@ -77,8 +72,15 @@ _DENSITY_PRESETS = (
 PROBLEMS = {
     "boundary-flux": Problem(
         "where a chemical enters a channel, from 30 noisy sensors, beside the exact posterior",
-        "quick: both prior means, VE, ODE, noise 1, in a few minutes.",
-        _boundary_flux,
+        "quick: both prior means, VE, ODE, noise 1, in a few minutes; paper: prior mean 2, eight noise levels from 0 "
+        "to 1000, VE and VP(2), ODE and SDE, in most of an hour; published: three noise levels by the source paper's "
+        "own recipe on 100 test cases, in hours.",
+        partial(_flux, "boundary_flux", "BoundaryFlux"),
+    ),
+    "boundary-flux-sensors": Problem(
+        "the same channel where each sensor may be off: one model for every layout of sensors",
+        "quick: VE, ODE, noise 1, in a few minutes; paper: seven noise levels, VE and VP(2), ODE and SDE, in an hour.",
+        partial(_flux, "boundary_flux_sensors", "BoundaryFluxSensors"),
     ),
     **{
         f"density-{name}": Problem(

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+
+
+class Likelihood(Protocol):
+    """p(y given clean): rows are independent."""
+
+    def sample(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """Data for clean values (B, *y_shape)."""
+        ...
+
+    def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
+        """log p(y given clean) for each row (B,)."""
+        ...
 
 
 @dataclass(frozen=True)

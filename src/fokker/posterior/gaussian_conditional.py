@@ -45,6 +45,12 @@ class GaussianConditional:
             settings={"sampler": "no_network", "seed": seed},
         )
 
+    def mean(self, y: Any, *, omega: Any = None) -> Tensor:
+        """mu(y) (*x_shape), or (M, *x_shape) for y (M, *y_shape), before clipping, in float64."""
+        conditions, _, batched = conditions_of(y, omega, None, self.y_shape)
+        found = self.coordinates.mean(conditions)
+        return found if batched else found[0]
+
 
 def conditions_of(y: Any, omega: Any, cond: Cond | None, y_shape: tuple[int, ...]) -> tuple[Cond, Tensor, bool]:
     """Conditions by name, y (M, *y_shape), and whether y came with an axis of measurements."""

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from fokker.coordinates import MAX_VECTOR, Posterior, observed
 from fokker.errors import InputError
-from fokker.likelihoods import Gaussian
+from fokker.likelihoods import Gaussian, Likelihood
+from fokker.operators.layouts import Layouts
 from fokker.rng import torch_generator
 from fokker.states import Cond
 
 Clip = tuple[float | None, float | None]
 FEWEST = 10  # rows
+PATTERNS = 32  # layouts in one batch: every layout costs a factorisation in posterior coordinates
 
 
 class Draws:
@@ -65,13 +67,22 @@ class Draws:
 
 
 class Pairs(Draws):
-    """Pairs (x, y), y (N, *y_shape) perhaps with missing entries, noise to be drawn anew, and atoms of x to be spread.
+    """Pairs (x, y), y (N, *y_shape) perhaps with missing entries, noise and layouts to be drawn anew, and atoms of x to
+    be spread.
 
-    Raises InputError for what `Draws` refuses, another number of rows of y, and x beyond the bounds of clip.
+    Raises InputError for what `Draws` refuses, another number of rows of y, x beyond the bounds of clip, and layouts to
+    be drawn where entries of y are missing already.
     """
 
     def __init__(
-        self, x: Any, y: Any, omega: Any, likelihood: Gaussian | None, clip: Clip | None, seed: int, held_out: float
+        self,
+        x: Any,
+        y: Any,
+        omega: Any,
+        likelihood: Likelihood | None,
+        clip: Clip | None,
+        seed: int,
+        held_out: float,
     ):
         super().__init__(x, seed, held_out)
         self.y = numbers_of("y", y)
@@ -82,22 +93,36 @@ class Pairs(Draws):
         for bound, name, beyond in zip(self.clip, ("lower", "upper"), (torch.lt, torch.gt)):
             if bound is not None and bool(beyond(self.x, bound).any()):
                 raise InputError(f"x: got values beyond the {name} bound {bound} of clip, none is accepted")
-        self.omega = None if omega is None else torch.as_tensor(omega).to(torch.bool).expand_as(self.y)
-        if self.omega is None and bool(self.y.isnan().any()):
+        self.layouts: Layouts | None = omega if hasattr(omega, "sample") else None
+        self.omega = None
+        if self.layouts is not None and bool(self.y.isnan().any()):
+            raise InputError("y: got NaN with layouts that are drawn anew, complete rows are accepted")
+        if self.layouts is None and omega is not None:
+            self.omega = torch.as_tensor(omega).to(torch.bool).expand_as(self.y)
+        elif bool(self.y.isnan().any()):
             self.omega = ~self.y.isnan()
 
     @property
     def fixed(self) -> bool:
         """Whether a row is the same every time it is drawn."""
-        return self.likelihood is None and self.spread is None
+        return self.likelihood is None and self.spread is None and self.layouts is None
+
+    @property
+    def masked(self) -> bool:
+        """Whether entries of y are missing, here or there."""
+        return self.omega is not None or self.layouts is not None
 
     def noisy(self, rows: Tensor, name: str, index: int = 0) -> tuple[Tensor, Cond]:
-        """x and conditions of these rows; noise and the spread of atoms are drawn by the name and the index."""
+        """x and conditions of these rows; noise, layouts and spread of atoms are drawn by the name and the index."""
         y = self.y[rows]
         if self.likelihood is not None:
             y = self.likelihood.sample(y, torch_generator(self.seed, f"noise/{name}", index))
         cond = {"y": y}
-        if self.omega is not None:
+        if self.layouts is not None:
+            generator = torch_generator(self.seed, f"layouts/{name}", index)
+            drawn = self.layouts.sample(min(PATTERNS, len(rows)), tuple(y.shape[1:]), generator)
+            cond["omega"] = drawn[torch.arange(len(rows)) % len(drawn)]
+        elif self.omega is not None:
             cond["omega"] = self.omega[rows]
         x = self.x[rows]
         if self.spread is not None:
@@ -114,22 +139,40 @@ class Pairs(Draws):
         A density cannot hold an atom: diffused as it is, a network smears it to both sides of the bound, and clipping
         leaves half of it. Spread beyond the bound it is an ordinary density, and clipping gives all of it back.
         """
-        x, cond = self.noisy(self.train, "coordinates")
-        y = observed(cond)[0]
+        x, y = self.for_coordinates()
         if x[0].numel() + y[0].numel() <= MAX_VECTOR:
-            complete = {"y": torch.zeros_like(y[:1])}  # the spread does not depend on the values of y
-            self.spread = Posterior.estimate(x, y).std(complete)[0]
+            self.spread = self._std_given_y(Posterior.estimate(x, y))
         else:
             self.spread = x.std(0)
 
+    def for_coordinates(self) -> tuple[Tensor, Tensor]:
+        """x and y of all training rows, to estimate coordinates from: NaN where y is missing, but not where it is only
+        hidden by a layout, as those rows are known whole.
+        """
+        x, cond = self.noisy(self.train, "coordinates")
+        return x, cond["y"] if self.layouts is not None else observed(cond)[0]
+
+    def _std_given_y(self, coordinates: Posterior) -> Tensor:
+        """Standard deviation of x given y, whatever its values; averaged over layouts where they vary."""
+        nothing = torch.zeros((1, *self.y.shape[1:]), dtype=torch.float64)
+        if self.layouts is None:
+            return coordinates.std({"y": nothing})[0]
+        generator = torch_generator(self.seed, "layouts/atoms")
+        omega = self.layouts.sample(PATTERNS, tuple(self.y.shape[1:]), generator)
+        return coordinates.std({"y": nothing.expand_as(omega), "omega": omega}).mean(0)
+
     def _parts(self) -> Iterator[Tensor | bytes]:
-        if self.likelihood is not None:
+        if isinstance(self.likelihood, Gaussian):
             yield repr(self.likelihood.std).encode()
+        elif self.likelihood is not None:
+            yield repr(self.likelihood).encode()
+        if self.layouts is not None:
+            yield repr(self.layouts).encode()
         yield from super()._parts()
         yield self.y
         if self.omega is not None:
             yield self.omega
-        if self.likelihood is not None and self.likelihood.covariance is not None:
+        if isinstance(self.likelihood, Gaussian) and self.likelihood.covariance is not None:
             yield torch.as_tensor(self.likelihood.covariance, dtype=torch.float64).cpu()
 
 

@@ -1,107 +1,63 @@
-"""What a boundary-flux run measures, from posterior summaries on its test cases."""
+"""What a run of a channel problem measures, from posterior summaries on its test cases."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from fokker.diagnostics.coverage import coverage_per_case
-from fokker.diagnostics.scores import crps
-from fokker.problems.boundary_flux import BoundaryFlux, Case
-from fokker.storage import read_json, read_tensors, write_tensors
+from fokker.diagnostics import sbc
+from fokker.problems.flux_settings import Case, FluxRun, Model
+from fokker.problems.flux_summary import LEVELS, Summary
+from fokker.storage import read_json
 
-LEVELS = (0.5, 0.8, 0.95)
-SHOWN = 20  # test cases whose samples are kept
+EXACT, NO_NETWORK = "exact", "no_network"
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A posterior on M test cases: mean, std, crps (M, 30), covered (levels, M, 30), samples (SHOWN, n, 30)."""
-
-    mean: np.ndarray
-    std: np.ndarray
-    crps: np.ndarray
-    covered: np.ndarray
-    samples: np.ndarray
-
-    @classmethod
-    def of(cls, samples: np.ndarray, truth: np.ndarray) -> Summary:
-        """From samples (M, n, 30) and true fluxes (M, 30)."""
-        return cls(
-            samples.mean(1, dtype=np.float64),
-            samples.std(1, dtype=np.float64, ddof=1),
-            crps(samples, truth),
-            coverage_per_case(samples, truth, LEVELS),
-            samples[:SHOWN].astype(np.float32),
-        )
-
-    def save(self, path: Path, made_from: Mapping[str, str], **more: np.ndarray) -> None:
-        """As one safetensors file that says what it was made from."""
-        arrays = {**vars(self), **more}
-        tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
-        write_tensors(path, tensors, made_from)
-
-    @classmethod
-    def load(cls, path: Path) -> tuple[Summary, dict[str, np.ndarray]]:
-        """What `save` wrote: the summary, and what else was given."""
-        tensors, _ = read_tensors(path)
-        arrays = {name: value.numpy() for name, value in tensors.items()}
-        own = {name: arrays.pop(name) for name in cls.__dataclass_fields__}
-        return cls(**own), arrays
+def model_path(out: Path, model: Model) -> Path:
+    """The folder of a model."""
+    return out / "models" / model.folder
 
 
-def model_path(out: Path, case: Case) -> Path:
-    """The folder of a case's model."""
-    return out / "models" / case.folder
+def result_path(out: Path, case: Case, test: str, method: str) -> Path:
+    """The file of a summary on these test cases: METHOD is ve.ode, ..., exact, no_network or a competitor."""
+    name = "-".join(part for part in (case.folder, test, method) if part)
+    return out / "results" / f"{name}.safetensors"
 
 
-def result_path(out: Path, case: Case, method: str) -> Path:
-    """The file of a summary: METHOD is posterior, no_network or reference."""
-    return out / "results" / f"{case.folder}-{method}.safetensors"
+def test_names(case: Case) -> list[str]:
+    """The sets of test cases, the run's own first."""
+    return ["", *case.run.extra_tests(case)]
 
 
-def measure(settings: BoundaryFlux, out: Path, timings: dict[str, float]) -> dict[str, float]:
+def head(case: Case, method: str, test: str = "") -> str:
+    """CASE.METHOD.SAMPLER.noise=S, and the set of test cases where it is not the run's own."""
+    return ".".join(part for part in (case.name, method, f"noise={case.noise:g}", test) if part)
+
+
+def measure(settings: FluxRun, out: Path, timings: dict[str, float]) -> dict[str, float]:
     """All numbers of the run, by name.
 
     CASE.METHOD.SAMPLER.noise=S.METRIC is taken over the test cases whose reference is resolved, for the learned
-    posterior, `exact` and `no_network` alike; METRIC_all over every test case; crps_z is the paired z of
-    CRPS, `no_network` minus learned, over all of them. error_percent is the mean of
-    |E[q given y] - q| over the mean flux; crps the fair one; coverage_L the fraction of fluxes inside
-    central L % intervals. What is not a finite number (no case resolved, no flux at all) is left out.
+    posteriors, `exact`, `no_network` and competitors alike; METRIC_all over every test case. error_percent is the mean
+    of |E[q given y] - q| over the mean flux; crps the fair one; coverage_L the fraction of fluxes inside central L %
+    intervals. crps_z is the paired z of CRPS, `no_network` minus learned, over all test cases; crps_z_NAME against a
+    competitor, over the cases that it has. mean_distance is the root mean square, over cases and fluxes, of the
+    difference to the exact mean in exact standard deviations, std_ratio the mean ratio of standard deviations; fluxes
+    without spread are left out. sbc_deviation and tarp_deviation are those of `calibration`. A set of test cases with a
+    name of its own has it before METRIC. What is not a finite number (no case resolved, no flux at all) is left out.
     """
     metrics: dict[str, float] = {}
     for case in settings.cases():
-        learned, more = Summary.load(result_path(out, case, "posterior"))
-        exact, checks = Summary.load(result_path(out, case, "reference"))
-        resolved, truth = checks["resolved"].nonzero()[0], more["truth"]
-        tail = f"noise={case.noise:g}"
-        methods = {case.method: learned, "exact": exact}
-        if result_path(out, case, "no_network").exists():
-            methods["no_network"] = Summary.load(result_path(out, case, "no_network"))[0]
-        for method, summary in methods.items():
-            head = f"{case.name}.{method}.{tail}"
-            for name, value in scores(summary, truth, resolved).items():
-                metrics[f"{head}.{name}"] = value
-            if method != "exact":
-                for name, value in scores(summary, truth, np.arange(len(truth))).items():
-                    metrics[f"{head}.{name}_all"] = value
-        if "no_network" in methods:
-            gain = (methods["no_network"].crps - learned.crps).mean(1)
-            z = _ratio(gain.mean(), gain.std(ddof=1)) * len(gain) ** 0.5
-            metrics[f"{case.name}.{case.method}.{tail}.crps_z"] = z
-        metrics[f"{case.name}.{case.method}.{tail}.nfe"] = int(more["nfe"])
-        metrics[f"{case.name}.exact.{tail}.cases"] = len(resolved)
-        metrics[f"{case.name}.exact.{tail}.unresolved"] = len(checks["resolved"]) - len(resolved)
-        metrics[f"{case.name}.exact.{tail}.seconds"] = float(checks["seconds"])
-        trained = read_json(model_path(out, case) / "training.json")["seconds"]
-        metrics[f"{case.name}.train.{tail}.seconds"] = trained
-        metrics[f"{case.name}.sample.{tail}.seconds"] = float(more["seconds"])
-    for mean in settings.prior_mean:
+        for test in test_names(case):
+            metrics.update(_of_tests(case, test, out))
+        for model in case.models:
+            trained = read_json(model_path(out, model) / "training.json")["seconds"]
+            key = "train" if len(case.models) == 1 else f"{model.processes[0]}.train"
+            metrics[f"{head(case, key)}.seconds"] = trained
+    for mean in settings.means:
         metrics[f"mean{mean:g}.simulate.seconds"] = timings[f"mean{mean:g}.simulate.seconds"]
     for stage in ("simulate", "train", "sample"):
         parts = [v for k, v in metrics.items() if f".{stage}." in k and k.endswith(".seconds")]
@@ -109,21 +65,39 @@ def measure(settings: BoundaryFlux, out: Path, timings: dict[str, float]) -> dic
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def summary_lines(settings: BoundaryFlux, metrics: Mapping[str, float]) -> list[str]:
-    """The answer in a few lines: error, CRPS and coverage of each method on the cases with an exact posterior."""
-    lines = []
-    for case in settings.cases():
-        lines.append(f"prior mean {case.mean:g}, noise {case.noise:g}:")
-        for label, method in (("fokker", case.method), ("exact", "exact"), ("no network", "no_network")):
-            head = f"{case.name}.{method}.noise={case.noise:g}"
-            if f"{head}.crps" in metrics:
-                covered = "/".join(f"{100 * metrics[f'{head}.coverage_{level}']:.0f}" for level in (50, 80, 95))
-                error, crps = metrics[f"{head}.error_percent"], metrics[f"{head}.crps"]
-                line = f"  {label:10s}  error {error:5.2f} %   CRPS {crps:.4f}   coverage of 50/80/95 % intervals"
-                lines.append(f"{line} {covered}")
-        if not metrics[f"{case.name}.exact.noise={case.noise:g}.cases"]:
-            lines.append("  no exact posterior is resolved to compare with")
-    return lines
+def _of_tests(case: Case, test: str, out: Path) -> Iterator[tuple[str, float]]:
+    """The numbers of one case on one set of test cases."""
+    learned = {m.name: Summary.load(result_path(out, case, test, m.name)) for m in case.methods}
+    exact, checks = Summary.load(result_path(out, case, test, EXACT))
+    truth = next(iter(learned.values()))[1]["truth"]
+    resolved, everything = checks["resolved"].nonzero()[0], np.arange(len(truth))
+    methods = {name: summary for name, (summary, _) in learned.items()} | {EXACT: exact}
+    others = [name for name in (NO_NETWORK, *case.run.competitors) if result_path(out, case, test, name).exists()]
+    methods |= {name: Summary.load(result_path(out, case, test, name))[0] for name in others}
+    for name, summary in methods.items():
+        key = head(case, name, test)
+        for metric, value in scores(summary, truth, resolved).items():
+            yield f"{key}.{metric}", value
+        if len(summary.mean) == len(truth):
+            for metric, value in scores(summary, truth, everything).items():
+                yield f"{key}.{metric}_all", value
+            for metric, value in calibration(summary, case.run.samples).items():
+                yield f"{key}.{metric}_all", value
+        if name != EXACT:
+            for metric, value in closeness(summary, exact, resolved).items():
+                yield f"{key}.{metric}", value
+    for name, (summary, more) in learned.items():
+        key = head(case, name, test)
+        for other in others:
+            z = paired_z(methods[other].crps, summary.crps)
+            yield f"{key}.crps_z" if other == NO_NETWORK else f"{key}.crps_z_{other}", z
+        yield f"{key}.nfe", int(more["nfe"])
+        sample = head(case, "sample" if len(learned) == 1 else f"{name}.sample", test)
+        yield f"{sample}.seconds", float(more["seconds"])
+    key = head(case, EXACT, test)
+    yield f"{key}.cases", len(resolved)
+    yield f"{key}.unresolved", len(checks["resolved"]) - len(resolved)
+    yield f"{key}.seconds", float(checks["seconds"])
 
 
 def scores(summary: Summary, truth: np.ndarray, cases: np.ndarray) -> dict[str, float]:
@@ -138,5 +112,51 @@ def scores(summary: Summary, truth: np.ndarray, cases: np.ndarray) -> dict[str, 
     }
 
 
+def closeness(summary: Summary, exact: Summary, cases: np.ndarray) -> dict[str, float]:
+    """mean_distance and std_ratio over these cases, and the fluxes that have any spread; nothing for none."""
+    spread = exact.std[cases]
+    some = spread > 1e-9
+    if not some.any():
+        return {}
+    apart = ((summary.mean[cases] - exact.mean[cases]) / np.where(some, spread, 1.0))[some]
+    ratio = (summary.std[cases] / np.where(some, spread, 1.0))[some]
+    return {"mean_distance": float(np.sqrt((apart**2).mean())), "std_ratio": float(ratio.mean())}
+
+
+def calibration(summary: Summary, n: int) -> dict[str, float]:
+    """Kolmogorov's distances from uniform: sbc_deviation of the ranks of fluxes (the largest over the fluxes), of TARP
+    with references from the prior (tarp_deviation) and made from y (tarp_from_y_deviation), where there are any.
+    """
+    names = ("tarp_deviation", "tarp_from_y_deviation")
+    found = {name: float(sbc.deviation(ranks, n)) for name, ranks in zip(names, summary.tarp)}
+    return {"sbc_deviation": float(sbc.deviation(summary.rank, n).max()), **found}
+
+
+def paired_z(theirs: np.ndarray, ours: np.ndarray) -> float:
+    """z of the mean over cases of how much lower our CRPS (M, 30) is than theirs (M' <= M, 30)."""
+    gain = (theirs - ours[: len(theirs)]).mean(1)
+    return _ratio(gain.mean(), gain.std(ddof=1)) * len(gain) ** 0.5
+
+
 def _ratio(above: float, below: float) -> float:
     return float(above) / float(below) if below else math.nan
+
+
+def summary_lines(settings: FluxRun, metrics: Mapping[str, float]) -> list[str]:
+    """The answer in a few lines: error, CRPS and coverage of each method on the cases with an exact posterior."""
+    lines = []
+    for case in settings.cases():
+        lines.append(f"{case.title}:")
+        learned = {m.name: "fokker" if len(case.methods) == 1 else f"fokker {m.name}" for m in case.methods}
+        rest = {EXACT: "exact", NO_NETWORK: "no network", **{name: name for name in settings.competitors}}
+        width = max(map(len, (learned | rest).values()))
+        for method, label in (learned | rest).items():
+            key = head(case, method)
+            if f"{key}.crps" in metrics:
+                covered = "/".join(f"{100 * metrics[f'{key}.coverage_{level}']:.0f}" for level in (50, 80, 95))
+                error = metrics.get(f"{key}.error_percent", math.nan)
+                line = f"  {label:{width}s}  error {error:#.3g} %   CRPS {metrics[f'{key}.crps']:#.3g}"
+                lines.append(f"{line}   coverage of 50/80/95 % intervals {covered}")
+        if not metrics[f"{head(case, EXACT)}.cases"]:
+            lines.append("  no exact posterior is resolved to compare with")
+    return lines

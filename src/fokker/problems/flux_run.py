@@ -1,4 +1,4 @@
-"""Running boundary flux: simulate, fit, reference, sample, measure. Every stage leaves whole files that say
+"""Running a channel problem: simulate, fit, reference, sample, measure. Every stage leaves whole files that say
 what they were made from, and is skipped where they are there. So a run that was killed continues where it stopped and
 ends with the same numbers, and what was lost or damaged meanwhile is made again.
 """
@@ -18,15 +18,14 @@ import xarray
 from fokker import api
 from fokker.coordinates import Posterior as PosteriorCoordinates
 from fokker.errors import InputError
-from fokker.likelihoods import Gaussian
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import PosteriorSamples
-from fokker.problems.boundary_flux import BoundaryFlux, Case
-from fokker.problems.flux_metrics import SHOWN, Summary, measure, model_path, result_path
+from fokker.problems.flux_metrics import EXACT, NO_NETWORK, measure, model_path, result_path
+from fokker.problems.flux_settings import Case, FluxRun, Method, Model
+from fokker.problems.flux_summary import SHOWN, Summary
+from fokker.problems.flux_tests import TestSet, layouts, measurements, test_sets
 from fokker.problems.folder import folder_hash, group, held, is_from, saved_timings
 from fokker.problems.parallel import Progress, Task, run_side_by_side
-from fokker.reference.rectified import rectified_posterior
-from fokker.rng import torch_generator
 from fokker.simulation.store import SimulationStore, simulate
 from fokker.storage import atomic_path, file_hash, write_json
 
@@ -44,7 +43,7 @@ class Stores:
 
 
 def run(
-    settings: BoundaryFlux, out: Path, progress: Progress, report: Callable[[Path], object] | None = None
+    settings: FluxRun, out: Path, progress: Progress, report: Callable[[Path], object] | None = None
 ) -> dict[str, float]:
     """Do all that is not done yet in the folder `out` and return the metrics, which are in metrics.json too.
 
@@ -53,15 +52,17 @@ def run(
     """
     with held(settings.settings(), PACKAGES, out):
         timings = saved_timings(out)
-        stores = {mean: _simulate(settings, mean, out, timings, progress) for mean in settings.prior_mean}
+        stores = {mean: _simulate(settings, mean, out, timings, progress) for mean in settings.means}
         longest_first = sorted(settings.cases(), key=lambda case: -case.pairs)
         run_side_by_side(
-            [Task(fit_case, (case, stores[case.mean], out)) for case in longest_first]
-            + [Task(reference_case, (case, stores[case.mean], out)) for case in longest_first],
+            [Task(fit_model, (model, stores[case.mean].train, out)) for case in longest_first for model in case.models]
+            + [Task(reference_case, (case, stores[case.mean].test, out)) for case in longest_first],
             progress,
         )
         for case in settings.cases():
-            _sample(case, stores[case.mean], out, progress)
+            for test in test_sets(case, stores[case.mean].test):
+                for model in case.models:
+                    _sample(model, test, out, progress)
         metrics = measure(settings, out, timings)
         write_json(out / "metrics.json", metrics)
         if report is not None:
@@ -74,14 +75,14 @@ def made_from(case: Case, **more: str) -> dict[str, str]:
     return {"case": case.folder, "settings": json.dumps(case.run.settings()), **more}
 
 
-def _simulate(settings: BoundaryFlux, mean: float, out: Path, timings: dict[str, float], progress: Progress) -> Stores:
+def _simulate(settings: FluxRun, mean: float, out: Path, timings: dict[str, float], progress: Progress) -> Stores:
     """Training and test fluxes with clean sensor values, as groups of simulations.zarr."""
     started = time.perf_counter()
     simulator = settings.simulator(mean)
     group(out / "simulations.zarr")
     pairs = Case(settings, mean, settings.noise[0]).pairs
     stores = []
-    for name, count, seed in (("train", pairs, settings.seed), ("test", settings.test, settings.seed ^ TEST_SEED)):
+    for name, count, seed in (("train", pairs, settings.seed), ("test", settings.test_rows, settings.seed ^ TEST_SEED)):
 
         def report(done: int, total: int, name: str = name) -> None:
             progress(f"simulate mean {mean:g}, {name}", done, total)
@@ -97,75 +98,101 @@ def _simulate(settings: BoundaryFlux, mean: float, out: Path, timings: dict[str,
     return Stores(*stores)
 
 
-def measurements(case: Case, clean: np.ndarray, name: str) -> torch.Tensor:
-    """Clean sensor values (N, 30) with the noise that the seed, the case and the name ("train", "test") fix."""
-    generator = torch_generator(case.run.seed, f"boundary-flux/{case.folder}/{name}")
-    return Gaussian(case.noise).sample(torch.as_tensor(clean), generator)
-
-
-def fit_case(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
-    """Train the model of one case in models/NAME."""
-    x, clean = stores.train.load()
+def fit_model(model: Model, store: SimulationStore, out: Path, progress: Progress) -> None:
+    """Train one model in models/NAME."""
+    case, run = model.case, model.case.run
+    x, clean = store.load()
+    y: np.ndarray | torch.Tensor = clean
+    likelihood, omega = (case.likelihood, run.training_layouts) if case.redrawn else (None, None)
+    if not case.redrawn:
+        noisy, seen = measurements(case, clean, "train"), layouts(run, len(clean), clean.shape[1], "train")
+        y = run.encoded(noisy if seen is None else torch.where(seen, noisy, torch.nan))
     api.fit(
         x,
-        clean if case.redrawn else measurements(case, clean, "train"),
-        process=case.run.build_process(),
+        y,
+        process=run.build_process(model.processes[0]),
         recipe=case.recipe,
-        likelihood=Gaussian(case.noise) if case.redrawn else None,
+        omega=omega,
+        likelihood=likelihood,
         clip=(0.0, None),
-        seed=case.run.seed,
-        out=model_path(out, case),
-        progress=lambda record: progress(f"train {case.folder}", record.step, record.steps),
+        seed=run.seed,
+        out=model_path(out, model),
+        progress=lambda record: progress(f"train {model.folder}", record.step, record.steps),
     )
 
 
-def reference_case(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
-    """Exact posterior of the first test cases in results/NAME-reference.safetensors."""
-    path, count = result_path(out, case, "reference"), case.run.reference
-    if is_from(path, made_from(case)):
+def reference_case(case: Case, store: SimulationStore, out: Path, progress: Progress) -> None:
+    """Exact posteriors of the test cases that get one, and what is shown beside them, in results/."""
+    for test in test_sets(case, store):
+        _reference(case, test, out, progress)
+
+
+def _reference(case: Case, test: TestSet, out: Path, progress: Progress) -> None:
+    path, count = result_path(out, case, test.name, EXACT), test.reference
+    others = {name: result_path(out, case, test.name, name) for name in case.run.competitors}
+    if all(is_from(each, made_from(case)) for each in (*others.values(), path)):
         return
-    x, clean = stores.test.load()
-    y = measurements(case, clean, "test")[:count].numpy()
-    simulator = case.run.simulator(case.mean)
-    progress(f"reference {case.folder}", 0, count)
-    exact = rectified_posterior(
-        y, case.mean, simulator.covariance, simulator.matrix, case.noise, n=REFERENCE_SAMPLES, seed=case.run.seed
-    )
-    progress(f"reference {case.folder}", count, count)
+    stage, x = f"reference {test.title(case)}", test.x[:count]
+    progress(stage, 0, count)
+    y, omega = test.y[:count].numpy(), None if test.omega is None else test.omega[:count]
+    exact = case.run.exact(case, y, omega, REFERENCE_SAMPLES, lambda done: progress(stage, done, count))
+    for name, each in others.items():
+        Summary.of(exact.others[name], x).save(each, made_from(case))
     checks = {"rhat": exact.rhat, "ess": exact.ess, "resolved": exact.resolved, "seconds": np.array(exact.seconds)}
-    Summary.of(exact.samples, x[:count]).save(path, made_from(case), **checks)
+    Summary.of(exact.samples, x).save(path, made_from(case), **checks)
 
 
-def _sample(case: Case, stores: Stores, out: Path, progress: Progress) -> None:
-    """The learned posterior and the baseline on every test case, in results/NAME-METHOD.safetensors."""
-    run, stage = case.run, f"score {case.folder}"
-    paths = {name: result_path(out, case, name) for name in ("posterior", "no_network")}
-    x, clean = stores.test.load()
-    y = measurements(case, clean, "test")
-    posterior = ConditionalPosterior.load(model_path(out, case)).on(run.build_process())
-    origin = made_from(case, weights=file_hash(model_path(out, case) / "weights.safetensors"))
-    kept = out / "posterior.zarr" / case.folder
-    group(kept.parent)
-    if not is_from(paths["posterior"], {**origin, "samples": folder_hash(kept)}):
-        drawn = posterior.sample(
-            y,
-            run.samples,
-            run.seed,
-            sampler=run.build_sampler(),
-            steps=run.steps or None,
-            progress=lambda done, total: progress(f"sample {case.folder}", done, total),
-        )
-        progress(stage, 0, 2)
-        _keep(drawn, x, kept)
-        more = {"nfe": np.array(drawn.nfe), "seconds": np.array(drawn.seconds), "truth": x, "y": y.numpy()}
-        summary = Summary.of(drawn.samples.numpy(), x)
-        summary.save(paths["posterior"], {**origin, "samples": folder_hash(kept)}, **more)
-    progress(stage, 1, 2)
-    gaussian = isinstance(posterior.coordinates, PosteriorCoordinates)
-    if gaussian and not is_from(paths["no_network"], origin):
-        baseline = posterior.no_network().sample(y, run.samples, run.seed)
-        Summary.of(baseline.samples.numpy(), x).save(paths["no_network"], origin)
-    progress(stage, 2, 2)
+def _sample(model: Model, test: TestSet, out: Path, progress: Progress) -> None:
+    """The learned posterior by each of its methods, and the baseline, on every test case, in results/."""
+    case, run = model.case, model.case.run
+    group(out / "posterior.zarr")
+    fitted = ConditionalPosterior.load(model_path(out, model))
+    origin = made_from(case, weights=file_hash(model_path(out, model) / "weights.safetensors"))
+    y = run.encoded(test.y)
+    gaussian = isinstance(fitted.coordinates, PosteriorCoordinates)
+    centre = fitted.no_network().mean(y).numpy() if gaussian else None
+    for method in model.methods:
+        path = result_path(out, case, test.name, method.name)
+        kept = None if test.name else kept_path(out, method)
+        if is_from(path, _with_kept(origin, kept)):
+            continue
+        which = f"{test.title(case)} {method.name}"
+        drawn = _draw(method, fitted, y, f"sample {which}", progress)
+        progress(f"score {which}", 0, 1)
+        if kept is not None:
+            _keep(drawn, test.x, kept)
+        more = {"nfe": np.array(drawn.nfe), "seconds": np.array(drawn.seconds), "truth": test.x, "y": test.y.numpy()}
+        Summary.of(drawn.samples.numpy(), test.x, centre).save(path, _with_kept(origin, kept), **more)
+        progress(f"score {which}", 1, 1)
+    path = result_path(out, case, test.name, NO_NETWORK)
+    if gaussian and not is_from(path, origin):
+        baseline = fitted.no_network().sample(y, run.samples, run.seed)
+        Summary.of(baseline.samples.numpy(), test.x, centre).save(path, origin)
+
+
+def _draw(
+    method: Method, fitted: ConditionalPosterior, y: torch.Tensor, stage: str, progress: Progress
+) -> PosteriorSamples:
+    run = method.model.case.run
+    return fitted.on(run.build_process(method.process)).sample(
+        y,
+        run.samples,
+        run.seed,
+        sampler=run.build_sampler(method.alpha),
+        steps=run.steps or None,
+        progress=lambda done, total: progress(stage, done, total),
+    )
+
+
+def kept_path(out: Path, method: Method) -> Path:
+    """The group of the first cases' samples: the first method has the name of the case alone."""
+    case = method.model.case
+    name = case.folder if method == case.methods[0] else f"{case.folder}-{method.name}"
+    return out / "posterior.zarr" / name
+
+
+def _with_kept(origin: dict[str, str], kept: Path | None) -> dict[str, str]:
+    return origin if kept is None else {**origin, "samples": folder_hash(kept)}
 
 
 def _keep(drawn: PosteriorSamples, x: np.ndarray, path: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from fokker.problems.boundary_flux import Case, FluxSimulator
-from fokker.problems.flux_metrics import Summary
+from fokker.problems.channel import FluxSimulator
+from fokker.problems.flux_settings import Case
+from fokker.problems.flux_summary import Summary
 
 NOT_GAUSSIAN = 0.1  # largest distance of a marginal's distribution function from a Gaussian's; a half-normal has 0.09
 PERCENTILES = (10, 50, 90)
@@ -18,12 +19,17 @@ PERCENTILES = (10, 50, 90)
 
 @dataclass(frozen=True)
 class CaseData:
-    """One case of a run: truth, y (M, 30), summaries by method, which reference cases are resolved, training.json."""
+    """One case of a run: truth, y (M, 30) with NaN where a sensor is off, and which reference cases are resolved.
+
+    methods: summaries by name, "learned" for the first learned one; others: the further learned ones; training: what
+    training.json says, of the first model.
+    """
 
     case: Case
     truth: NDArray
     y: NDArray
     methods: dict[str, Summary]
+    others: dict[str, Summary]
     resolved: NDArray
     training: dict[str, Any]
 
@@ -43,7 +49,11 @@ class CaseData:
     @property
     def title(self) -> str:
         """Which case it is, for people."""
-        return f"prior mean {self.case.mean:g}, noise {self.case.noise:g}"
+        return self.case.title
+
+    def clean(self, simulator: FluxSimulator, index: int) -> NDArray:
+        """Sensor values (30,) of the true flux of a test case, without noise."""
+        return simulator.simulate(self.truth[index][None], np.random.default_rng(0))[0]
 
     def chosen(self, cases: NDArray | None = None) -> dict[int, int]:
         """Percentile -> test case of `cases` (default: judged) at that percentile of the learned mean's error."""

@@ -5,15 +5,15 @@ One colour for each posterior everywhere: truth black, learned blue, exact vermi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fokker.problems.boundary_flux import FluxSimulator
-from fokker.problems.flux_metrics import LEVELS
+from fokker.problems.channel import FluxSimulator
+from fokker.problems.flux_summary import LEVELS
 from fokker.report import drawing
 from fokker.report.drawing import MEASURED, TRUTH, new
 from fokker.report.flux_data import CaseData, not_gaussian_marginals
@@ -36,6 +36,7 @@ LOOKS = {
     "learned": Look("learned posterior", "#0072B2", "-", "o"),
     "exact": Look("exact posterior", "#D55E00", "-", "s"),
     "no_network": Look("Gaussian, no network", "#808080", "--", "^"),
+    "laplace": Look("Laplace approximation", "#009E73", ":", "v"),
 }
 
 
@@ -62,7 +63,7 @@ def instances(cases: list[CaseData], simulators: list[FluxSimulator]) -> Figure:
     for column, (data, simulator) in enumerate(zip(cases, simulators)):
         index, channel = data.chosen()[50], simulator.channel
         flux, field, values, noise = rows[:, column]
-        sensors, clean = channel.sensors, simulator.matrix @ data.truth[index]
+        sensors, clean = channel.sensors, data.clean(simulator, index)
         half = channel.segments
         for wall, line in ((0, "-"), (1, "--")):
             part = slice(wall * half, (wall + 1) * half)
@@ -84,7 +85,7 @@ def instances(cases: list[CaseData], simulators: list[FluxSimulator]) -> Figure:
         flux.set_ylim(min(0.0, data.truth[index].min()), 1.3 * max(data.truth[index].max(), 1e-9))
         flux.set(title=f"{data.title} (test case {index})", ylabel=FLUX)
         flux.legend(ncols=2, loc="upper right")
-        values.set_ylim(0, 1.45 * max(data.y[index].max(), 1e-9))
+        values.set_ylim(0, 1.45 * max(np.nanmax(data.y[index], initial=0.0), clean.max(), 1e-9))
         values.set_ylabel("concentration  $c$")
         values.legend(ncols=2, loc="upper left", fontsize=8)
         noise.axhline(0, color=TRUTH, lw=0.8)
@@ -97,9 +98,11 @@ def instances(cases: list[CaseData], simulators: list[FluxSimulator]) -> Figure:
 def _field(axes: Axes, data: CaseData, simulator: FluxSimulator, index: int) -> None:
     """The concentration of a test case with the sensors on it."""
     channel = simulator.channel
-    x, y, c = simulator.solver.field(data.truth[index])
+    x, y, c = simulator.field(data.truth[index])
     image = axes.pcolormesh(x, y, c, shading="gouraud", cmap="viridis")
-    axes.plot(*channel.sensors.T, "o", ms=4.5, mfc="white", mec="black", mew=0.8)
+    on = ~np.isnan(data.y[index])
+    axes.plot(*channel.sensors[on].T, "o", ms=4.5, mfc="white", mec="black", mew=0.8)
+    axes.plot(*channel.sensors[~on].T, "x", ms=5, color="white", mew=1.6)
     axes.set(xlim=(0, channel.length), ylim=(0, channel.height), xlabel=WHERE, ylabel="height $y$", aspect="equal")
     axes.spines[["top", "right"]].set_visible(True)
     axes.figure.colorbar(image, cax=axes.inset_axes((1.01, 0, 0.015, 1)), label="concentration $c$")
@@ -135,7 +138,7 @@ def _flux(axes: Axes, data: CaseData, index: int, wall: int) -> float:
             continue
         mean, std = summary.mean[index, part], summary.std[index, part]
         low, high = np.maximum(mean - std, 0.0), np.maximum(mean + std, 0.0)
-        if name == "no_network":
+        if name not in ("learned", "exact"):
             axes.stairs(mean, edges, baseline=None, color=look.color, ls=look.line, lw=1, label=f"{look.label}: mean")
             continue
         highest = max(highest, high.max())
@@ -147,6 +150,11 @@ def _flux(axes: Axes, data: CaseData, index: int, wall: int) -> float:
         else:
             axes.stairs(high, edges, baseline=low, color=look.color, lw=0.9, label="exact: ± 1 std")
     axes.stairs(truth, edges, baseline=None, color=TRUTH, lw=1.6, label="true flux", zorder=5)
+    if np.isnan(data.y).any():
+        off = np.isnan(data.y[index, part])
+        middle = (edges[:-1] + edges[1:]) / 2
+        style: Any = {"ls": "", "marker": "x", "ms": 5, "color": TRUTH, "clip_on": False, "label": "sensor off"}
+        axes.plot(middle[off], 0 * middle[off], **style)
     axes.set_xlim(0, edges[-1])
     return 1.08 * max(float(highest), 1e-9)
 
@@ -219,10 +227,10 @@ def error(data: CaseData) -> Figure:
     return figure
 
 
-def coverage(cases: list[CaseData], points: float) -> Figure:
+def coverage(cases: list[CaseData]) -> Figure:
     """Coverage of central intervals by nominal level, and the difference to it, for every case.
 
-    points: how far from the exact posterior's coverage is still good, shaded.
+    Shaded, where there is a target: how far from the exact posterior's coverage is still good.
     """
     figure = new(max(6.0, 4.3 * len(cases)), 5.8)
     rows = figure.subplots(2, len(cases), sharex=True, sharey="row", squeeze=False)
@@ -238,7 +246,8 @@ def coverage(cases: list[CaseData], points: float) -> Figure:
             for axes, zero in ((whole, 0 * nominal), (apart, nominal)):
                 style = {"fmt": look.marker, "color": look.color, "ms": 6, "capsize": 3}
                 axes.errorbar(place, found - zero, spread, **style, label=look.label)
-            if name == "exact":
+            points = data.case.run.targets(data.case).points
+            if name == "exact" and points is not None:
                 target = {"color": look.color, "alpha": 0.15, "lw": 0, "label": f"exact ± {points:g} points (target)"}
                 apart.bar(groups, 2 * points, 0.8, found - nominal - points, **target)
         whole.set(title=f"{data.title} ({len(data.judged)} test cases)", ylim=(40, 100))

@@ -1,4 +1,4 @@
-"""The report of a boundary-flux run: figures/*.png and report.html, made from the files the run has left."""
+"""The report of a run of a channel problem: figures/*.png and report.html, made from the files the run has left."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from typing import Any
 import matplotlib
 
 from fokker.errors import InputError
-from fokker.problems.boundary_flux import BoundaryFlux, Case
-from fokker.problems.flux_metrics import LEVELS, Summary, model_path, result_path
-from fokker.report import drawing, files
+from fokker.problems.flux_metrics import EXACT, NO_NETWORK, head, model_path, result_path
+from fokker.problems.flux_settings import Case, FluxRun
+from fokker.problems.flux_summary import LEVELS, Summary
+from fokker.report import drawing, files, flux_noise_figures
 from fokker.report import flux_figures as figures
 from fokker.report.files import read_metrics
 from fokker.report.flux_data import CaseData, mass_at_zero
-from fokker.report.flux_verdict import METRICS, POINTS, Lookup, ratio_error, verdict
+from fokker.report.flux_texts import TEXTS
+from fokker.report.flux_verdict import METRICS, SCORES, Lookup, ratio_error, verdict
 from fokker.report.page import Page
 from fokker.storage import write_text
 
-PROCESSES = {"ve": "variance exploding", "vp": "variance preserving"}
-LIMITS = (
-    "The test fluxes come from the same prior and simulator as the training pairs. Another law of the flux, another "
-    "flow or another kind of noise has not been tried here.",
-    "The exact posterior is itself a sample: a Markov chain, with a Monte-Carlo error of a few percent of one "
-    "posterior standard deviation in each mean. Cases whose chains had not converged are left out, and counted above.",
-    "Coverage is an average over wall segments and test cases. It does not promise the same for every measurement.",
-    "Numbers after ± are one standard error over the test cases; verdicts compare the numbers without it.",
+HERO = (
+    "Middle: concentration in the channel, which nobody sees, and the sensors. Above and below: flux through the two "
+    "walls inferred from the sensors (blue, band of one standard deviation), the exact posterior (vermillion outline) "
+    "and the true flux (black). Shown is the test case of median error, if possible among those whose walls are closed "
+    "in part. Bands are cut at zero. All quantities are without dimension."
 )
+PROCESSES = {"ve": "variance exploding", "vp": "variance preserving"}
+FEW = 3  # noise levels up to which every one is shown on its own only
 
 
-def write(out: Path) -> Path:
-    """Draw all figures of the run in `out` and write its report; returns the path of report.html.
+def write(kind: type[FluxRun], out: Path) -> Path:
+    """Draw all figures of the run of this kind in `out` and write its report; returns the path of report.html.
 
     Every file is written whole or not at all. Raises InputError, in one line, where a file of the run is missing,
     damaged or does not belong to the others, OSError where the disk fails.
     """
-    settings, versions = read_settings(out)
+    settings, versions = read_settings(kind, out)
     metrics = read_metrics(out)
     cases = [load_case(out, case) for case in settings.cases()]
     for data in cases:
@@ -46,29 +47,30 @@ def write(out: Path) -> Path:
     return out / "report.html"
 
 
-def read_settings(out: Path) -> tuple[BoundaryFlux, dict[str, str]]:
+def read_settings(kind: type[FluxRun], out: Path) -> tuple[FluxRun, dict[str, str]]:
     """`files.read_settings` of this problem."""
-    return files.read_settings(out, "boundary-flux", BoundaryFlux)
+    return files.read_settings(out, kind.problem, kind)
 
 
 def load_case(out: Path, case: Case) -> CaseData:
     """All that a run has left about one case; InputError where a file is missing or does not belong to the others."""
-    path = {name: result_path(out, case, name) for name in ("posterior", "reference", "no_network")}
+    names = [method.name for method in case.methods]
+    path = {name: result_path(out, case, "", name) for name in (*names, EXACT, NO_NETWORK, *case.run.competitors)}
     try:
-        learned, more = Summary.load(path["posterior"])
-        exact, checks = Summary.load(path["reference"])
-        methods = {"learned": learned, "exact": exact}
-        if path["no_network"].exists():
-            methods["no_network"] = Summary.load(path["no_network"])[0]
+        learned, more = Summary.load(path[names[0]])
+        exact, checks = Summary.load(path[EXACT])
+        methods = {"learned": learned, EXACT: exact}
+        methods |= {n: Summary.load(path[n])[0] for n in (NO_NETWORK, *case.run.competitors) if path[n].exists()}
+        others = {name: Summary.load(path[name])[0] for name in names[1:]}
         truth, y, resolved = more["truth"], more["y"], checks["resolved"].astype(bool)
     except KeyError as error:
-        raise InputError(f"{path['posterior'].parent}: a file of {case.folder} has no array {error}") from error
-    for name, summary in methods.items():
-        count = len(resolved) if name == "exact" else len(truth)
+        raise InputError(f"{path[EXACT].parent}: a file of {case.folder} has no array {error}") from error
+    for name, summary in {**methods, **others}.items():
+        count = len(resolved) if name in (EXACT, *case.run.competitors) else len(truth)
         if summary.mean.shape != (count, *truth.shape[1:]) or len(resolved) > len(truth):
-            raise InputError(f"{path['posterior'].parent}: {name} of {case.folder} is not of the same test cases")
-    training = files.read_training(model_path(out, case))
-    return CaseData(case, truth, y, methods, resolved, training)
+            raise InputError(f"{path[EXACT].parent}: {name} of {case.folder} is not of the same test cases")
+    training = files.read_training(model_path(out, case.models[0]))
+    return CaseData(case, truth, y, methods, others, resolved, training)
 
 
 def draw(cases: list[CaseData], folder: Path) -> dict[str, Path]:
@@ -86,7 +88,14 @@ def draw(cases: list[CaseData], folder: Path) -> dict[str, Path]:
         most_clipped = min(range(len(firsts)), key=lambda i: firsts[i].case.mean)
         keep("hero", figures.hero(firsts[most_clipped], simulators[most_clipped]))
         keep("instances", figures.instances(firsts, simulators))
-        keep("coverage", figures.coverage(cases, POINTS))
+        if len(cases) <= FEW:
+            keep("coverage", figures.coverage(cases))
+        for found in _by_mean(cases):
+            if len(found) > 1:
+                name = found[0].case.name
+                keep(f"noise-{name}", flux_noise_figures.by_noise(found))
+                keep(f"noise-error-{name}", flux_noise_figures.error_by_noise(found))
+                keep(f"noise-std-{name}", flux_noise_figures.std_by_noise(found))
         for data in cases:
             keep(f"posterior-{data.case.folder}", figures.posterior(data))
             keep(f"error-{data.case.folder}", figures.error(data))
@@ -97,32 +106,31 @@ def draw(cases: list[CaseData], folder: Path) -> dict[str, Path]:
     return paths
 
 
+def _by_mean(cases: list[CaseData]) -> list[list[CaseData]]:
+    """The cases of each prior mean."""
+    means = dict.fromkeys(data.case.mean for data in cases)
+    return [[data for data in cases if data.case.mean == mean] for mean in means]
+
+
 def build(cases: list[CaseData], metrics: Mapping[str, float], paths: Mapping[str, Path], versions: Any) -> Page:
     """The page, from loaded cases, metrics and drawn figures by name."""
     run = cases[0].case.run
-    page = Page(
-        "Boundary flux from 30 sensors",
-        "Where does a chemical enter the channel, and how sure can one be, when all that is seen are 30 noisy sensors?",
-    )
+    texts = TEXTS[run.problem]
+    page = Page(texts.title, texts.question)
     page.section("The answer in a picture")
-    page.figure(
-        paths["hero"],
-        "Channel with sensors; flux through the top and the bottom wall with its uncertainty",
-        "Middle: concentration in the channel, which nobody sees, and the sensors. Above and below: flux through the "
-        "two walls inferred from the sensors (blue, band of one standard deviation), the exact posterior (vermillion "
-        "outline) and the true flux (black). Shown is the test case of median error, if possible among those whose "
-        "walls are closed in part. Bands are cut at zero. All quantities are without dimension.",
-    )
+    alt = "Channel with sensors; flux through the top and the bottom wall with its uncertainty"
+    page.figure(paths["hero"], alt, HERO)
     for data in cases:
         page.figure(
             paths[f"posterior-{data.case.folder}"],
             f"Posterior of the flux on both walls, {data.title}",
             f"{data.title.capitalize()}: an easy, a median and a hard test case, by the error of the learned mean.",
         )
+    for found in _by_mean(cases):
+        if len(found) > 1:
+            _noise(page, found, paths)
     page.section("Can it be trusted?")
-    checked = {
-        data.case: verdict(data.case, metrics, {n: ratio_error(data, n) for n in ("mean", "crps")}) for data in cases
-    }
+    checked = {data.case: verdict(data.case, metrics, {n: ratio_error(data, n) for n in SCORES}) for data in cases}
     targets = [c.reached for checks in checked.values() for c in checks if c.reached is not None]
     page.text(f"{sum(targets)} of {len(targets)} targets are reached.")
     for data in cases:
@@ -139,14 +147,15 @@ def build(cases: list[CaseData], metrics: Mapping[str, float], paths: Mapping[st
                 "Left of each pair: probability that the flux is exactly zero. Right: density of what is above zero. "
                 + _zeros(data),
             )
-    page.subsection("Coverage")
-    page.figure(
-        paths["coverage"],
-        "Coverage of central intervals against their nominal level",
-        "On the lines: as many true fluxes inside as promised. Bars: one standard error over the test cases.",
-    )
+    if "coverage" in paths:
+        page.subsection("Coverage")
+        page.figure(
+            paths["coverage"],
+            "Coverage of central intervals against their nominal level",
+            "On the lines: as many true fluxes inside as promised. Bars: one standard error over the test cases.",
+        )
     page.subsection("Limits")
-    page.points(LIMITS)
+    page.points(texts.limits)
     page.section("How it was done")
     page.text(
         "Simulated pairs of flux and sensor values train a diffusion model of the flux given the sensors; it is then "
@@ -176,46 +185,63 @@ def build(cases: list[CaseData], metrics: Mapping[str, float], paths: Mapping[st
 
 def _table(page: Page, get: Lookup) -> None:
     """Errors and coverage of all methods side by side; nothing where no case is resolved."""
-    shown = [method for method in ("exact", "learned", "no_network") if get.has(method, "crps")]
+    learned = {m.name: f"learned, {m.name}" for m in get.case.methods}
+    labels = {name: look.label for name, look in figures.LOOKS.items() if name != "learned"}
+    shown = {name: label for name, label in (labels | learned).items() if get.has(name, "crps")}
     names = ("Error of the mean, % of the mean flux", "CRPS", *(f"Coverage {100 * v:g} %, in %" for v in LEVELS))
     rows = [
         [name, *(f"{get(m, key):#.3g}" if key in METRICS[:2] else f"{100 * get(m, key):.1f}" for m in shown)]
         for name, key in zip(names, METRICS)
-        if shown and get.has("exact", key)
+        if shown and get.has(EXACT, key)
     ]
     if rows:
-        page.table(["Resolved test cases only", *(figures.LOOKS[m].label.capitalize() for m in shown)], rows)
+        page.table(["Resolved test cases only", *(label.capitalize() for label in shown.values())], rows)
+
+
+def _noise(page: Page, cases: list[CaseData], paths: Mapping[str, Path]) -> None:
+    """How everything changes with the noise, for one prior mean."""
+    name, title = cases[0].case.name, f"prior mean {cases[0].case.mean:g}"
+    texts = {
+        "noise": ("Error and coverage against noise", "Left: error of the posterior mean. Right: coverage."),
+        "noise-error": (
+            "Error per segment against noise",
+            "Two panels for each noise level, the top wall and the bottom wall, on a scale of their own.",
+        ),
+        "noise-std": ("Posterior standard deviation per segment against noise", "Dashed: the prior's."),
+    }
+    for key, (alt, caption) in texts.items():
+        page.figure(paths[f"{key}-{name}"], f"{alt}, {title}", f"{title.capitalize()}: {caption}")
 
 
 def _zeros(data: CaseData) -> str:
     """How much mass each method puts on fluxes of exactly zero."""
     mass = {name: f"{100 * value:.0f} %" for name, value in mass_at_zero(data).items()}
-    methods = ", ".join(
-        f"{figures.LOOKS[name].label} {mass[name]}" for name in ("exact", "learned", "no_network") if name in mass
-    )
+    methods = ", ".join(f"{figures.LOOKS[name].label} {mass[name]}" for name in figures.LOOKS if name in mass)
     return (
         f"Over all segments of the cases whose samples are kept, {mass['truth']} of the true fluxes are "
         f"zero; mean probability of zero: {methods}."
     )
 
 
-def _settings(run: BoundaryFlux) -> list[list[str]]:
+def _settings(run: FluxRun) -> list[list[str]]:
     """What was asked, defaults filled in."""
     cases = run.cases()
-    recipe = cases[0].recipe
+    recipe, texts = cases[0].recipe, TEXTS[run.problem]
 
     means = {case.mean: case for case in cases}.values()
     pairs = [f"{c.pairs:,}{', noise redrawn at every step' if c.redrawn else ''} (mean {c.mean:g})" for c in means]
     steps = [f"{c.recipe.training.steps:,} (mean {c.mean:g})" for c in means]
-    process = PROCESSES[run.process] + (f", n = {run.n:g}" if run.process == "vp" else "")
+    processes = [PROCESSES[name] + (f", n = {run.n:g}" if name == "vp" else "") for name in run.process]
+    samplers = [f"{type(run.build_sampler(alpha)).__name__}, alpha = {alpha:g}" for alpha in run.alpha]
     return [
-        ["Mean of the flux before clipping at zero", ", ".join(f"{v:g}" for v in run.prior_mean)],
-        ["Standard deviation of the sensor noise", ", ".join(f"{v:g}" for v in run.noise)],
+        ["Mean of the flux before clipping at zero", ", ".join(f"{v:g}" for v in run.means)],
+        [texts.noise, ", ".join(f"{v:g}" for v in run.noise)],
+        *([name, format_(run)] for name, format_ in texts.settings.items()),
         ["Training pairs", "; ".join(pairs)],
         ["Training steps, at most", "; ".join(steps)],
         ["Recipe, coordinates", f"{recipe.name}, {recipe.coordinates}"],
-        ["Process", process],
-        ["Sampler", f"{type(run.build_sampler()).__name__}, alpha = {run.alpha:g}, {run.steps or recipe.steps} steps"],
+        ["Process", "; ".join(processes)],
+        ["Sampler", f"{'; '.join(samplers)}; {run.steps or recipe.steps} steps"],
         ["Test measurements × samples for each", f"{run.test:,} × {run.samples:,}"],
         ["Test measurements with an exact posterior", f"{run.reference:,}"],
         ["Elements along and across the channel, order", f"{run.mesh[0]} × {run.mesh[1]}, {run.order}"],
@@ -228,21 +254,22 @@ def _timings(cases: list[CaseData], metrics: Mapping[str, float]) -> list[list[s
     run, rows = cases[0].case.run, []
 
     def add(stage: str, key: str, what: str) -> None:
-        seconds = metrics.get(key, 0.0)
+        seconds = metrics.get(f"{key}.seconds", 0.0)
         rows.append([stage, f"{seconds:.1f}" if seconds > 0 else "–", what])
 
-    for mean in run.prior_mean:
+    for mean in run.means:
         pairs = Case(run, mean, run.noise[0]).pairs
-        add(f"Simulate, prior mean {mean:g}", f"mean{mean:g}.simulate.seconds", f"{pairs + run.test:,} pairs")
+        add(f"Simulate, prior mean {mean:g}", f"mean{mean:g}.simulate", f"{pairs + run.test_rows:,} pairs")
     for data in cases:
-        case, tail = data.case, f"noise={data.case.noise:g}"
-        nfe = metrics.get(f"{case.name}.{case.method}.{tail}.nfe", 0)
-        draws = f"{run.test:,} × {run.samples:,} samples, {nfe:g} network evaluations each"
-        add(
-            f"Train, {data.title}",
-            f"{case.name}.train.{tail}.seconds",
-            f"{data.training['records'][-1]['step']:,} steps",
-        )
-        add(f"Sample, {data.title}", f"{case.name}.sample.{tail}.seconds", draws)
-        add(f"Exact posterior, {data.title}", f"{case.name}.exact.{tail}.seconds", f"{len(data.resolved):,} test cases")
+        case = data.case
+        for model in case.models:
+            which = "" if len(case.models) == 1 else f", {model.processes[0]}"
+            key = head(case, "train" if not which else f"{model.processes[0]}.train")
+            add(f"Train, {data.title}{which}", key, f"{data.training['records'][-1]['step']:,} steps")
+        for method in case.methods:
+            nfe = metrics.get(f"{head(case, method.name)}.nfe", 0)
+            draws = f"{run.test:,} × {run.samples:,} samples, {nfe:g} network evaluations each"
+            key = head(case, "sample" if len(case.methods) == 1 else f"{method.name}.sample")
+            add(f"Sample, {data.title}, {method.name}", key, draws)
+        add(f"Exact posterior, {data.title}", head(case, EXACT), f"{len(data.resolved):,} test cases")
     return rows
