@@ -6,7 +6,7 @@ from fokker.custom_process import CustomProcess
 from fokker.ddpm import DDPM
 from fokker.errors import InputError
 from fokker.flow_density import log_prob
-from fokker.likelihoods import Gaussian
+from fokker.likelihoods import Gaussian, LogNormal, Saturating
 from fokker.networks.foreign import wrap_eps
 from fokker.networks.variance_head import VarianceHead
 from fokker.noise import Correlated, White
@@ -41,9 +41,9 @@ __version__ = "0.1.0"
 __all__ = [
     "DDIM", "DDPM", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior", "Correlated", "CosineField",
     "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun",
-    "HeunTime", "InputError", "Joint", "Karras", "LogSNR", "MixtureScore", "NoiseProcess", "PosteriorSamples",
-    "PredictorCorrector", "Prior", "Recipe", "SampleResult", "ScoreModel", "SumScore", "TiltedScore", "Transition",
-    "UniformTime", "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound", "White",
-    "classifier_free", "encode", "fit", "fit_prior", "fit_variance", "langevin", "load", "log_prob", "sample",
-    "variational_bound", "wrap_eps",
+    "HeunTime", "InputError", "Joint", "Karras", "LogNormal", "LogSNR", "MixtureScore", "NoiseProcess",
+    "PosteriorSamples", "PredictorCorrector", "Prior", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SumScore",
+    "TiltedScore", "Transition", "UniformTime", "VarianceExploding", "VarianceHead", "VariancePreserving",
+    "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior", "fit_variance", "langevin", "load",
+    "log_prob", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip
