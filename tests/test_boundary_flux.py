@@ -29,8 +29,7 @@ from scipy.special import ndtr
 from fokker import cli
 from fokker.errors import InputError
 from fokker.posterior import recipes
-from fokker.problems import flux_run, parallel
-from fokker.problems import boundary_flux
+from fokker.problems import boundary_flux, flux_run, parallel
 from fokker.problems.boundary_flux import BoundaryFlux
 from fokker.problems.channel import LENGTH, NUGGET
 from fokker.problems.flux_metrics import scores

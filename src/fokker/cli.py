@@ -82,6 +82,12 @@ PROBLEMS = {
         "quick: VE, ODE, noise 1, in a few minutes; paper: seven noise levels, VE and VP(2), ODE and SDE, in an hour.",
         partial(_flux, "boundary_flux_sensors", "BoundaryFluxSensors"),
     ),
+    "boundary-flux-reaction": Problem(
+        "the same channel with growth: a nonlinear model, beside Markov chains and the Laplace approximation",
+        "quick: VE, ODE, one noise level, 40,000 simulations, in some minutes; paper: seven noise levels, VE and VP(2), "
+        "ODE and SDE, in hours.",
+        partial(_flux, "boundary_flux_reaction", "BoundaryFluxReaction"),
+    ),
     **{
         f"density-{name}": Problem(
             f"a conditional density with {what}, beside the exact one and the published numbers",

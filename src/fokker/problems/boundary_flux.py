@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from fokker.errors import InputError
-from fokker.likelihoods import Gaussian, Likelihood
+from fokker.likelihoods import Gaussian, Likelihood, LogNormal, Saturating
 from fokker.posterior.recipes import Recipe
 from fokker.problems.channel import FluxSimulator
 from fokker.problems.flux_settings import Case, FluxRun, Reference, Targets
@@ -123,7 +123,8 @@ class BoundaryFlux(FluxRun):
             case.mean,
             simulator.covariance,
             simulator.matrix,
-            case.noise,
+            case.noise if self.sensors == "gaussian" else None,
+            likelihood=None if self.sensors == "gaussian" else case.likelihood,
             n=n,
             seed=self.seed,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fokker.problems.boundary_flux import BoundaryFlux
+from fokker.problems.boundary_flux_sensors import BoundaryFluxSensors
 
 SAME_LAW = (
     "The test fluxes come from the same prior and simulator as the training pairs. Another law of the flux, another "
@@ -42,10 +43,25 @@ def _kind_of_noise(run: object) -> str:
     return kinds[run.sensors]
 
 
+def _kind_of_layout(run: object) -> str:
+    assert isinstance(run, BoundaryFluxSensors)
+    told = {"mask": "told which are on", "minus-one": "those that are off read -1, as published"}
+    return f"each on with probability {run.probability:g}; {told[run.encoding]}"
+
+
 TEXTS = {
     "boundary-flux": Texts(
         "Boundary flux from 30 sensors",
         "Where does a chemical enter the channel, and how sure can one be, when all that is seen are 30 noisy sensors?",
         settings={"Kind of noise": _kind_of_noise},
+    ),
+    "boundary-flux-sensors": Texts(
+        "Boundary flux from sensors that may be off",
+        "One model for every layout of up to 30 sensors: where does the chemical enter, with the sensors there are?",
+        settings={"Sensors": _kind_of_layout},
+    ),
+    "boundary-flux-reaction": Texts(
+        "Boundary flux with growth in the channel",
+        "Where does a chemical enter the channel, when it multiplies on its way and sensors respond nonlinearly?",
     ),
 }
