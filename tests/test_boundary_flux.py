@@ -386,7 +386,7 @@ def in_turn(tasks: list[parallel.Task], progress: parallel.Progress, at_once: in
         task.function(*task.arguments, progress)
 
 
-def no_figures(cases: list[flux_figures.CaseData], folder: Path) -> dict[str, Path]:
+def no_figures(cases: list[flux_figures.CaseData], metrics: dict[str, float], folder: Path) -> dict[str, Path]:
     names = [f"{kind}-{data.case.folder}" for data in cases for kind in ("posterior", "error", "training")]
     paths = {name: folder / f"{name}.png" for name in ["hero", "instances", "coverage", *names]}
     for path in paths.values():
@@ -704,9 +704,9 @@ def test_a_run_holds_its_folder_until_the_report_is_written(
     shutil.copytree(plain, out)
     statuses = []
 
-    def draw(cases: list[flux_figures.CaseData], folder: Path) -> dict[str, Path]:
+    def draw(cases: list[flux_figures.CaseData], metrics: dict[str, float], folder: Path) -> dict[str, Path]:
         statuses.append(cli.command([*ONE, "--out", str(out)]))
-        return no_figures(cases, folder)
+        return no_figures(cases, metrics, folder)
 
     serial.setattr(flux_page, "draw", draw)
     for words in ([*ONE, "--out", str(out)], ["report", str(out)]):
@@ -775,7 +775,7 @@ def test_no_exact_posterior_resolved(tmp_path: Path, serial: pytest.MonkeyPatch,
 
 def test_fluxes_that_are_all_zero_give_no_relative_error() -> None:
     zero = np.zeros((4, 30))
-    summary = Summary(zero, zero, zero, zero.astype(int), zero[:1], np.ones((3, 4, 30)), zero[None])
+    summary = Summary(zero, zero, zero, zero.astype(int), zero[:1], np.ones((3, 4, 30)), np.array(4), zero[None])
     found = scores(summary, zero, np.arange(4))
     assert math.isnan(found["error_percent"]) and found["crps"] == 0 and found["coverage_95"] == 1
     assert scores(summary, zero, np.arange(0)) == {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,6 +82,8 @@ class ConditionalPosterior:
     ) -> PosteriorSamples:
         """n samples for y (*y_shape), or for each of (M, *y_shape); NaN in y, or omega False, means not observed.
 
+        A measurement of which nothing is observed gets the prior, and a UserWarning that says so.
+
         Missing entries need a posterior that was trained with missing entries. So does guidance, the weight w of
         `classifier_free` (1 changes nothing), which also needs other coordinates than "posterior".
 
@@ -89,6 +92,7 @@ class ConditionalPosterior:
         """
         check_count(n)
         conditions, given, batched = self._conditions(y, omega, cond)
+        _tell_of_nothing_observed(conditions)
         started = time.perf_counter()
         result = sample(
             self.model if guidance is None else self._guided(guidance),
@@ -207,3 +211,13 @@ class ConditionalPosterior:
             clip = None if settings["clip"] is None else tuple(settings["clip"])
             shapes = tuple(settings["x_shape"]), tuple(settings["y_shape"])
             return cls(model, *shapes, Recipe.from_settings(settings["recipe"]), clip, settings["masked"])
+
+
+def _tell_of_nothing_observed(cond: Cond) -> None:
+    if "omega" not in cond:
+        return
+    blank = (~observed(cond)[1].flatten(1).any(1)).nonzero().flatten().tolist()
+    if blank:
+        shown = ", ".join(map(str, blank[:5])) + (", ..." if len(blank) > 5 else "")
+        what = f"nothing is observed in measurement {shown}: the answer there is the prior that the model has learned"
+        warnings.warn(what, stacklevel=3)

@@ -114,6 +114,12 @@ class BoundaryFluxSensors(FluxRun):
         draws = {count: torch_generator(self.seed, f"layouts/{count}") for count in COUNTS}
         return {f"sensors={count}": with_count(self.per_count, count, size, draw) for count, draw in draws.items()}
 
+    def describe(self, test: str) -> str:
+        """How many sensors work."""
+        count = int(test.partition("=")[2])
+        rare = ", hardly any in the training" if self.extrapolates(count) else ""
+        return f"{count:2d} sensors on{rare}" if count else "no sensor on (the answer is the prior)"
+
     def extrapolates(self, count: int) -> bool:
         """Whether the training has hardly seen a layout with this number of sensors on; it has seen some with none."""
         return count > 0 and float(binom.pmf(count, len(FluxSimulator.channel.sensors), self.probability)) < RARE

@@ -81,7 +81,7 @@ def _of_tests(case: Case, test: str, out: Path) -> Iterator[tuple[str, float]]:
         if len(summary.mean) == len(truth):
             for metric, value in scores(summary, truth, everything).items():
                 yield f"{key}.{metric}_all", value
-            for metric, value in calibration(summary, case.run.samples).items():
+            for metric, value in calibration(summary).items():
                 yield f"{key}.{metric}_all", value
         if name != EXACT:
             for metric, value in closeness(summary, exact, resolved).items():
@@ -123,11 +123,11 @@ def closeness(summary: Summary, exact: Summary, cases: np.ndarray) -> dict[str, 
     return {"mean_distance": float(np.sqrt((apart**2).mean())), "std_ratio": float(ratio.mean())}
 
 
-def calibration(summary: Summary, n: int) -> dict[str, float]:
+def calibration(summary: Summary) -> dict[str, float]:
     """Kolmogorov's distances from uniform: sbc_deviation of the ranks of fluxes (the largest over the fluxes), of TARP
     with references from the prior (tarp_deviation) and made from y (tarp_from_y_deviation), where there are any.
     """
-    names = ("tarp_deviation", "tarp_from_y_deviation")
+    names, n = ("tarp_deviation", "tarp_from_y_deviation"), int(summary.draws)
     found = {name: float(sbc.deviation(ranks, n)) for name, ranks in zip(names, summary.tarp)}
     return {"sbc_deviation": float(sbc.deviation(summary.rank, n).max()), **found}
 
@@ -159,4 +159,8 @@ def summary_lines(settings: FluxRun, metrics: Mapping[str, float]) -> list[str]:
                 lines.append(f"{line}   coverage of 50/80/95 % intervals {covered}")
         if not metrics[f"{head(case, EXACT)}.cases"]:
             lines.append("  no exact posterior is resolved to compare with")
+        for test in test_names(case)[1:]:
+            found = [(label, f"{head(case, method, test)}.error_percent") for method, label in (learned | rest).items()]
+            errors = ", ".join(f"{label} {metrics[key]:.1f} %" for label, key in found if key in metrics)
+            lines.append(f"  {case.run.describe(test)}: error {errors}")
     return lines

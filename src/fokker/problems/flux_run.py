@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,14 +175,16 @@ def _draw(
     method: Method, fitted: ConditionalPosterior, y: torch.Tensor, stage: str, progress: Progress
 ) -> PosteriorSamples:
     run = method.model.case.run
-    return fitted.on(run.build_process(method.process)).sample(
-        y,
-        run.samples,
-        run.seed,
-        sampler=run.build_sampler(method.alpha),
-        steps=run.steps or None,
-        progress=lambda done, total: progress(stage, done, total),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "nothing is observed")  # the summary and the page say so
+        return fitted.on(run.build_process(method.process)).sample(
+            y,
+            run.samples,
+            run.seed,
+            sampler=run.build_sampler(method.alpha),
+            steps=run.steps or None,
+            progress=lambda done, total: progress(stage, done, total),
+        )
 
 
 def kept_path(out: Path, method: Method) -> Path:

@@ -25,7 +25,7 @@ class Summary:
     """A posterior on M test cases: mean, std, crps, rank (M, 30), covered (levels, M, 30), samples (SHOWN, n, 30).
 
     rank: of the truth among the samples; tarp: (R, M), of its distance to a reference point among theirs, for the
-    truths of other cases as references and, where there are any, for points made from y.
+    truths of other cases as references and, where there are any, for points made from y; draws: n.
     """
 
     mean: np.ndarray
@@ -34,6 +34,7 @@ class Summary:
     rank: np.ndarray
     tarp: np.ndarray
     covered: np.ndarray
+    draws: np.ndarray
     samples: np.ndarray
 
     @classmethod
@@ -51,6 +52,7 @@ class Summary:
             rank=np.concatenate(rank),
             tarp=np.stack(tarp),
             covered=np.concatenate(covered, 1),
+            draws=np.array(samples.shape[1]),
             samples=samples[:SHOWN].astype(np.float32),
         )
 

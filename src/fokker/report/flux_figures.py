@@ -50,7 +50,9 @@ def hero(data: CaseData, simulator: FluxSimulator) -> Figure:
     upper = max(_flux(axes, data, index, wall) for wall, axes in ((1, top), (0, bottom)))
     top.set(ylabel="flux $q$, top wall", xlim=(0, simulator.channel.length), ylim=(0, upper))
     bottom.set(ylabel="flux $q$, bottom wall", xlabel=WHERE, ylim=(0, upper), xlim=(0, simulator.channel.length))
-    figure.suptitle("30 noisy sensors in a channel: where does the chemical enter, and how sure are we?", fontsize=12.5)
+    on = int((~np.isnan(data.y[index])).sum())
+    title = f"{on} noisy sensors in a channel: where does the chemical enter, and how sure are we?"
+    figure.suptitle(title, fontsize=12.5)
     handles, labels = top.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
@@ -119,7 +121,7 @@ def posterior(data: CaseData) -> Figure:
         rows[1, column].set_xlabel(WHERE)
     for wall, name in enumerate(WALLS):
         rows[1 - wall, 0].set_ylabel(f"flux $q$, {name}")
-    figure.suptitle(f"Flux from one measurement of 30 sensors: {data.title}")
+    figure.suptitle(f"Flux from one measurement of the sensors: {data.title}")
     handles, labels = rows[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

@@ -12,7 +12,7 @@ from fokker.errors import InputError
 from fokker.problems.flux_metrics import EXACT, NO_NETWORK, head, model_path, result_path
 from fokker.problems.flux_settings import Case, FluxRun
 from fokker.problems.flux_summary import LEVELS, Summary
-from fokker.report import drawing, files, flux_noise_figures
+from fokker.report import drawing, files, flux_layout_figures, flux_noise_figures
 from fokker.report import flux_figures as figures
 from fokker.report.files import read_metrics
 from fokker.report.flux_data import CaseData, mass_at_zero
@@ -26,6 +26,10 @@ HERO = (
     "walls inferred from the sensors (blue, band of one standard deviation), the exact posterior (vermillion outline) "
     "and the true flux (black). Shown is the test case of median error, if possible among those whose walls are closed "
     "in part. Bands are cut at zero. All quantities are without dimension."
+)
+SENSORS = (
+    "Test cases whose number of working sensors is fixed, every set of so many equally likely. Without any sensor the "
+    "answer is the prior, and what is shown there is how well the model has learned it."
 )
 PROCESSES = {"ve": "variance exploding", "vp": "variance preserving"}
 FEW = 3  # noise levels up to which every one is shown on its own only
@@ -42,7 +46,7 @@ def write(kind: type[FluxRun], out: Path) -> Path:
     cases = [load_case(out, case) for case in settings.cases()]
     for data in cases:
         verdict(data.case, metrics)  # a missing number is told before the figures are drawn
-    page = build(cases, metrics, draw(cases, out / "figures"), versions)
+    page = build(cases, metrics, draw(cases, metrics, out / "figures"), versions)
     write_text(out / "report.html", page.html())
     return out / "report.html"
 
@@ -73,7 +77,7 @@ def load_case(out: Path, case: Case) -> CaseData:
     return CaseData(case, truth, y, methods, others, resolved, training)
 
 
-def draw(cases: list[CaseData], folder: Path) -> dict[str, Path]:
+def draw(cases: list[CaseData], metrics: Mapping[str, float], folder: Path) -> dict[str, Path]:
     """Write all figures into `folder`; name without suffix -> path."""
     paths = {}
 
@@ -100,6 +104,8 @@ def draw(cases: list[CaseData], folder: Path) -> dict[str, Path]:
             keep(f"posterior-{data.case.folder}", figures.posterior(data))
             keep(f"error-{data.case.folder}", figures.error(data))
             keep(f"training-{data.case.folder}", figures.training(data))
+            if flux_layout_figures.counts_of(data.case):
+                keep("sensors", flux_layout_figures.by_count(data.case, metrics))
             shapes = figures.marginals(data)
             if shapes is not None:
                 keep(f"marginals-{data.case.folder}", shapes)
@@ -129,6 +135,8 @@ def build(cases: list[CaseData], metrics: Mapping[str, float], paths: Mapping[st
     for found in _by_mean(cases):
         if len(found) > 1:
             _noise(page, found, paths)
+    if "sensors" in paths:
+        page.figure(paths["sensors"], "Error and coverage against the number of working sensors", SENSORS)
     page.section("Can it be trusted?")
     checked = {data.case: verdict(data.case, metrics, {n: ratio_error(data, n) for n in SCORES}) for data in cases}
     targets = [c.reached for checks in checked.values() for c in checks if c.reached is not None]

@@ -1,0 +1,57 @@
+"""Error and coverage against the number of working sensors, for a problem whose sensors may be off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fokker.problems.boundary_flux_sensors import BoundaryFluxSensors
+from fokker.problems.flux_metrics import head
+from fokker.problems.flux_settings import Case
+from fokker.report.drawing import TRUTH, new
+from fokker.report.flux_figures import LOOKS
+
+COVERED = (50, 80, 95)
+
+
+def counts_of(case: Case) -> list[int]:
+    """The numbers of working sensors that were tried."""
+    return [int(name.partition("=")[2]) for name in case.run.extra_tests(case)]
+
+
+def by_count(case: Case, metrics: Mapping[str, float]) -> Figure:
+    """Mean error, and coverage of central intervals, against the number of working sensors; extrapolation shaded."""
+    run, counts = case.run, counts_of(case)
+    assert isinstance(run, BoundaryFluxSensors)
+    figure = new(11.5, 4.4)
+    left, right = figure.subplots(1, 2)
+    for name, look in LOOKS.items():
+        method = case.methods[0].name if name == "learned" else name
+        keys = [head(case, method, f"sensors={count}") for count in counts]
+        error = [metrics.get(f"{key}.error_percent", np.nan) for key in keys]
+        if np.isnan(error).all():
+            continue
+        style = {"color": look.color, "ls": look.line, "marker": look.marker, "ms": 5, "lw": 1.2}
+        left.plot(counts, error, label=look.label, **style)
+        for level in COVERED:
+            inside = [100 * metrics.get(f"{key}.coverage_{level}", np.nan) for key in keys]
+            right.plot(counts, inside, **style)
+    for level in COVERED:
+        right.axhline(level, color=TRUTH, lw=0.8, ls=":")
+    left.set(ylabel="mean |E[q | y] − q|, % of the mean flux", ylim=(0, None))
+    right.set(ylabel="true fluxes inside central intervals, %", yticks=COVERED, ylim=(40, 100))
+    for axes in (left, right):
+        axes.set(xlabel="number of working sensors", xticks=counts)
+        for position, count in enumerate(counts):
+            if run.extrapolates(count):
+                low = (counts[max(position - 1, 0)] + count) / 2
+                high = (counts[min(position + 1, len(counts) - 1)] + count) / 2
+                label = "hardly any in the training"
+                shown = axes.get_legend_handles_labels()[1]
+                axes.axvspan(low, high, color="#F0E442", alpha=0.3, lw=0, label=None if label in shown else label)
+    figure.suptitle(f"Error and coverage against the number of working sensors: {case.title}")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
