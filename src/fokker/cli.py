@@ -36,6 +36,7 @@ class Parts:
     run: Callable[..., dict[str, float]]
     write: Callable[[Path], Path]
     summary: Callable[[Any, Mapping[str, float]], list[str]]
+    compute: Any = None  # further options that change no result, where there are any
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ class Problem:
 
 def _flux(module: str, name: str) -> Parts:
     from fokker.problems import flux_metrics, flux_run
+    from fokker.problems.flux_run import Compute
     from fokker.report import flux_page
 
     kind = getattr(import_module(f"fokker.problems.{module}"), name)
-    return Parts(kind, kind.presets(), flux_run.run, partial(flux_page.write, kind), flux_metrics.summary_lines)
+    return Parts(
+        kind, kind.presets(), flux_run.run, partial(flux_page.write, kind), flux_metrics.summary_lines, Compute()
+    )
 
 
 def _density(name: str) -> Parts:
@@ -189,9 +193,12 @@ def _run(name: str, options: list[str]) -> None:
         ],
     )
     flat = tyro.conf.OmitArgPrefixes
-    Run = make_dataclass("Run", [("output", flat[Output]), ("problem", flat[parts.settings])])
+    groups: dict[str, Any] = {"output": Output(), "problem": parts.presets[preset]}
+    if parts.compute is not None:
+        groups["compute"] = parts.compute
+    Run = make_dataclass("Run", [(group, flat[type(default)]) for group, default in groups.items()])
     Run.__doc__ = f"{name}: {problem.line}."
-    asked = _parse(Run, options, f"fokker run {name}", Run(Output(), parts.presets[preset]))
+    asked = _parse(Run, options, f"fokker run {name}", Run(**groups))
     if asked is None:
         return
     with _bars(asked.output.quiet) as progress:
@@ -201,7 +208,8 @@ def _run(name: str, options: list[str]) -> None:
             parts.write(out)
             progress("report", 1, 1)
 
-        metrics = parts.run(asked.problem, asked.output.out, progress, report)
+        more = {} if parts.compute is None else {"compute": asked.compute}
+        metrics = parts.run(asked.problem, asked.output.out, progress, report, **more)
     for line in parts.summary(asked.problem, metrics):
         print(line)
     print(f"report: {asked.output.out / 'report.html'}")

@@ -64,6 +64,8 @@ class BoundaryFluxReaction(FluxRun):
     """Everything that a run is asked to do; `config.json` holds it whole."""
 
     problem: ClassVar[str] = "boundary-flux-reaction"
+    expensive: ClassVar[bool] = True
+    chunk: ClassVar[int] = 500
     competitors: ClassVar[tuple[str, ...]] = (LAPLACE,)
 
     noise: tuple[float, ...] = (SCALE,)

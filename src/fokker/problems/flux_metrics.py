@@ -37,8 +37,10 @@ def head(case: Case, method: str, test: str = "") -> str:
     return ".".join(part for part in (case.name, method, f"noise={case.noise:g}", test) if part)
 
 
-def measure(settings: FluxRun, out: Path, timings: dict[str, float]) -> dict[str, float]:
-    """All numbers of the run, by name.
+def measure(
+    settings: FluxRun, out: Path, timings: Mapping[str, float], failed: Mapping[float, int]
+) -> dict[str, float]:
+    """All numbers of the run, by name. failed: simulations that were left out, for each prior mean.
 
     CASE.METHOD.SAMPLER.noise=S.METRIC is taken over the test cases whose reference is resolved, for the learned
     posteriors, `exact`, `no_network` and competitors alike; METRIC_all over every test case. error_percent is the mean
@@ -58,6 +60,7 @@ def measure(settings: FluxRun, out: Path, timings: dict[str, float]) -> dict[str
             key = "train" if len(case.models) == 1 else f"{model.processes[0]}.train"
             metrics[f"{head(case, key)}.seconds"] = trained
     for mean in settings.means:
+        metrics[f"mean{mean:g}.simulate.failed"] = failed[mean]
         metrics[f"mean{mean:g}.simulate.seconds"] = timings[f"mean{mean:g}.simulate.seconds"]
     for stage in ("simulate", "train", "sample"):
         parts = [v for k, v in metrics.items() if f".{stage}." in k and k.endswith(".seconds")]
@@ -145,6 +148,11 @@ def _ratio(above: float, below: float) -> float:
 def summary_lines(settings: FluxRun, metrics: Mapping[str, float]) -> list[str]:
     """The answer in a few lines: error, CRPS and coverage of each method on the cases with an exact posterior."""
     lines = []
+    for mean in settings.means:
+        if failed := int(metrics[f"mean{mean:g}.simulate.failed"]):
+            lines.append(
+                f"prior mean {mean:g}: {failed} simulations have failed, are kept with the others, and left out"
+            )
     for case in settings.cases():
         lines.append(f"{case.title}:")
         learned = {m.name: "fokker" if len(case.methods) == 1 else f"fokker {m.name}" for m in case.methods}

@@ -6,11 +6,13 @@ ends with the same numbers, and what was lost or damaged meanwhile is made again
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from fokker.simulation.store import SimulationStore, simulate
 from fokker.storage import atomic_path, file_hash, write_json
 
 REFERENCE_SAMPLES = 1000  # per case
+MOST_FAILED = 0.01  # of the simulations; they are left out, so that more would change the prior
 TEST_SEED = 2**32  # xor-ed into the seed, so that test pairs never meet training pairs
 PACKAGES = ("fokker", "torch", "numpy", "scipy", "scikit-fem", "zarr", "xarray", "arviz-base")
 
@@ -43,17 +46,43 @@ class Stores:
     test: SimulationStore
 
 
+@dataclass(frozen=True)
+class Compute:
+    """Where simulations are made; it does not change them."""
+
+    workers: int = 0
+    """Processes that simulate; 0 for one, or for all cores where simulations take long."""
+    scheduler: str = ""
+    """Address of a dask cluster that simulates instead, tcp://HOST:PORT."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise InputError(f"workers: got {self.workers}, an integer of at least 0 is accepted")
+        if self.workers and self.scheduler:
+            raise InputError(f"workers: got {self.workers} and a scheduler, one of the two is accepted")
+
+    def options(self, settings: FluxRun) -> dict[str, Any]:
+        """For `simulate`."""
+        if self.scheduler:
+            return {"scheduler": self.scheduler}
+        return {"workers": self.workers or (len(os.sched_getaffinity(0)) if settings.expensive else 1)}
+
+
 def run(
-    settings: FluxRun, out: Path, progress: Progress, report: Callable[[Path], object] | None = None
+    settings: FluxRun,
+    out: Path,
+    progress: Progress,
+    report: Callable[[Path], object] | None = None,
+    compute: Compute = Compute(),
 ) -> dict[str, float]:
     """Do all that is not done yet in the folder `out` and return the metrics, which are in metrics.json too.
 
     `report(out)` is called at the end, while the folder is still held. Raises InputError where the folder holds a run
-    with other settings or is in use, OSError where the disk fails.
+    with other settings or is in use, OSError where the disk fails or a cluster cannot be reached.
     """
     with held(settings.settings(), PACKAGES, out):
         timings = saved_timings(out)
-        stores = {mean: _simulate(settings, mean, out, timings, progress) for mean in settings.means}
+        stores = {mean: _simulate(settings, mean, out, timings, compute, progress) for mean in settings.means}
         longest_first = sorted(settings.cases(), key=lambda case: -case.pairs)
         run_side_by_side(
             [Task(fit_model, (model, stores[case.mean].train, out)) for case in longest_first for model in case.models]
@@ -64,7 +93,8 @@ def run(
             for test in test_sets(case, stores[case.mean].test):
                 for model in case.models:
                     _sample(model, test, out, progress)
-        metrics = measure(settings, out, timings)
+        failed = {mean: store.train.failed + store.test.failed for mean, store in stores.items()}
+        metrics = measure(settings, out, timings, failed)
         write_json(out / "metrics.json", metrics)
         if report is not None:
             report(out)
@@ -76,7 +106,9 @@ def made_from(case: Case, **more: str) -> dict[str, str]:
     return {"case": case.folder, "settings": json.dumps(case.run.settings()), **more}
 
 
-def _simulate(settings: FluxRun, mean: float, out: Path, timings: dict[str, float], progress: Progress) -> Stores:
+def _simulate(
+    settings: FluxRun, mean: float, out: Path, timings: dict[str, float], compute: Compute, progress: Progress
+) -> Stores:
     """Training and test fluxes with clean sensor values, as groups of simulations.zarr."""
     started = time.perf_counter()
     simulator = settings.simulator(mean)
@@ -89,9 +121,13 @@ def _simulate(settings: FluxRun, mean: float, out: Path, timings: dict[str, floa
             progress(f"simulate mean {mean:g}, {name}", done, total)
 
         path = out / "simulations.zarr" / f"mean{mean:g}-{name}"
-        stores.append(simulate(simulator, count, path, seed=seed, progress=report))
-        if stores[-1].failed:
-            raise InputError(f"{path}: {stores[-1].failed} simulations are not finite; a finer mesh is accepted")
+        options: dict[str, Any] = {**compute.options(settings), "chunk": settings.chunk}
+        stores.append(simulate(simulator, count, path, seed=seed, progress=report, **options))
+        if stores[-1].failed > MOST_FAILED * count:
+            raise InputError(
+                f"{path}: {stores[-1].failed} of {count} simulations are not finite, at most {MOST_FAILED:.0%} are "
+                "accepted; try a finer mesh"
+            )
     key = f"mean{mean:g}.simulate.seconds"
     if key not in timings:
         timings[key] = time.perf_counter() - started

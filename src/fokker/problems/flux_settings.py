@@ -77,6 +77,8 @@ class FluxRun:
     """Everything that a run is asked to do; `config.json` holds it whole."""
 
     problem: ClassVar[str]
+    expensive: ClassVar[bool] = False  # whether simulations take so long that all cores should make them
+    chunk: ClassVar[int] = 1000  # simulations in one file of the store
     competitors: ClassVar[tuple[str, ...]] = ()  # approximations that `exact` gives besides
 
     noise: tuple[float, ...] = (1.0,)

@@ -54,10 +54,10 @@ def test_sets(case: Case, store: SimulationStore) -> list[TestSet]:
     run = case.run
     x, clean = store.load()
     y = measurements(case, clean, "test")
-    own = slice(0, run.test)
-    seen = layouts(run, run.test, y.shape[1], "test")
+    own = slice(0, min(run.test, len(x)))  # fewer where simulations have failed
+    seen = layouts(run, own.stop, y.shape[1], "test")
     shown = y[own] if seen is None else torch.where(seen, y[own], torch.nan)
-    sets, start = [TestSet("", x[own], shown, run.reference)], run.test
+    sets, start = [TestSet("", x[own], shown, min(run.reference, own.stop))], own.stop
     for name, more in run.extra_tests(case).items():
         part = slice(start, start + len(more))
         sets.append(TestSet(name, x[part], torch.where(more, y[part], torch.nan), len(more)))

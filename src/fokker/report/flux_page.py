@@ -267,7 +267,9 @@ def _timings(cases: list[CaseData], metrics: Mapping[str, float]) -> list[list[s
 
     for mean in run.means:
         pairs = Case(run, mean, run.noise[0]).pairs
-        add(f"Simulate, prior mean {mean:g}", f"mean{mean:g}.simulate", f"{pairs + run.test_rows:,} pairs")
+        failed = metrics.get(f"mean{mean:g}.simulate.failed", 0)
+        what = f"{pairs + run.test_rows:,} pairs" + (f", {failed:g} of them failed and left out" if failed else "")
+        add(f"Simulate, prior mean {mean:g}", f"mean{mean:g}.simulate", what)
     for data in cases:
         case = data.case
         for model in case.models:
