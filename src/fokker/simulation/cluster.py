@@ -10,7 +10,6 @@ import contextlib
 import copy
 import itertools
 import logging
-import multiprocessing.process
 import multiprocessing.resource_tracker
 import os
 import queue
@@ -36,6 +35,7 @@ START = 60.0  # seconds for local workers to start; Ctrl-C waits until then
 FAREWELL = 1.0  # seconds for a worker to end by itself
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _LEFT_BY_DASK = ("MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")
+_QUIET = logging.CRITICAL + 1
 _CONTINUES = "finished chunks are kept, and the same command continues"
 _mine = threading.local()
 
@@ -66,14 +66,12 @@ def local(workers: int) -> Iterator[str]:
     A worker that dies is started again; all of them end with this process, however it ends. Raises `OSError`
     when they cannot be started.
     """
-    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
-        os._exit(1)  # a worker that runs the user's script again as it starts: the message comes from below
-    quiet = logging.CRITICAL + 1
     settings = {
         "distributed.worker.profile.enabled": False,
         "distributed.scheduler.worker-ttl": None,  # a simulation may hold the interpreter for as long as it wants
     }
     with _silent(), _environment(), dask.config.set(settings):
+        cluster = None
         try:
             with _interrupts_later():  # and workers do not hear Ctrl-C at all: this process ends them
                 cluster = LocalCluster(
@@ -81,19 +79,21 @@ def local(workers: int) -> Iterator[str]:
                     threads_per_worker=1,
                     memory_limit=None,
                     dashboard_address=None,
-                    silence_logs=quiet,
+                    silence_logs=_QUIET,
                     death_timeout=START,
                 )
-        except (RuntimeError, OSError, TimeoutError) as error:
+            yield cluster.scheduler_address
+        except RuntimeError as error:
+            if cluster is not None:
+                raise
             raise ChildProcessError(
                 f"{workers} worker processes could not be started ({one_line(error)}); a script that asks for "
                 'workers must do so below `if __name__ == "__main__":`'
             ) from error
-        try:
-            yield cluster.scheduler_address
         finally:
-            cluster.sync(_end, list(cluster.workers.values()))
-            cluster.close()
+            if cluster is not None:
+                cluster.sync(_end, list(cluster.workers.values()))
+                cluster.close()
 
 
 async def _end(nannies: list[Any]) -> None:
@@ -229,7 +229,7 @@ def _silent() -> Iterator[None]:
             if name.partition(".")[0] in ("distributed", "tornado") and isinstance(logger, logging.Logger):
                 for handler in logger.handlers:
                     stack.callback(handler.setLevel, handler.level)
-                    handler.setLevel(logging.CRITICAL + 1)
+                    handler.setLevel(_QUIET)
         yield
 
 
@@ -252,8 +252,15 @@ def _environment() -> Iterator[None]:
 def _interrupts_later() -> Iterator[None]:
     """Ctrl-C waits until the end of the block; threads and processes started within never hear it."""
     multiprocessing.resource_tracker.ensure_running()  # it would let the signal through when started within
+    heard: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(1)) if main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:  # the only thread that may set handlers, and that runs them
+            signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)

@@ -5,9 +5,11 @@ a cluster; which of them, and in which order, leaves no trace in the files.
 """
 
 import contextlib
+import multiprocessing
 import operator
 import re
 import reprlib
+import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -143,6 +145,8 @@ def _check_workers(workers: int, scheduler: str | None) -> None:
         number = operator.index(workers)
     except TypeError:
         number = 0
+    if number > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)  # a worker that runs the user's script again as it starts; the first process tells what is wrong
     if number < 1:
         raise InputError(f"workers: got {reprlib.repr(workers)}, an integer of at least 1 is accepted")
     if scheduler is None:
