@@ -33,7 +33,7 @@ CONNECT = 5.0  # seconds for a scheduler to answer
 NO_WORKERS = 60.0  # seconds without any worker until we give up
 START = 60.0  # seconds for local workers to start; Ctrl-C waits until then
 FAREWELL = 1.0  # seconds for a worker to end by itself
-_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LEFT_BY_DASK = ("MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")
 _QUIET = logging.CRITICAL + 1
 _CONTINUES = "finished chunks are kept, and the same command continues"
@@ -131,11 +131,11 @@ def _collected(
     waiting, under_way, done = iter(pending), dict[Future, int](), queue.SimpleQueue[Future]()
     threads, asked, seen = 0, -1.0, time.monotonic()
     while True:
+        if client.status != "running":
+            raise _lost(address)
         now = time.monotonic()
         if now > asked + 1:
             threads, asked = client.scheduler_info(n_workers=0)["total_threads"], now
-        if client.status != "running":
-            raise _lost(address)
         seen = now if threads else seen
         if now > seen + NO_WORKERS:
             raise OSError(f"scheduler {address} has had no workers for {NO_WORKERS:g} s; {_CONTINUES}")
@@ -235,9 +235,12 @@ def _silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Workers compute with one thread; what dask sets beside that is taken away at the end."""
-    before = {name: os.environ.get(name) for name in (*_ENVIRONMENT, *_LEFT_BY_DASK)}
-    os.environ.update(_ENVIRONMENT)
+    """Processes started here compute with one thread and are quiet; what dask sets beside that is taken away."""
+    before = {name: os.environ.get(name) for name in (*_ONE_THREAD, *_LEFT_BY_DASK, "PYTHONWARNINGS")}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    # When this process is killed, Python cleans up after it, and would complain of having to.
+    warnings = [before["PYTHONWARNINGS"], "ignore:resource_tracker"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, warnings))
     try:
         yield
     finally:
