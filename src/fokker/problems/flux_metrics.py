@@ -147,12 +147,8 @@ def _ratio(above: float, below: float) -> float:
 
 def summary_lines(settings: FluxRun, metrics: Mapping[str, float]) -> list[str]:
     """The answer in a few lines: error, CRPS and coverage of each method on the cases with an exact posterior."""
-    lines = []
-    for mean in settings.means:
-        if failed := int(metrics[f"mean{mean:g}.simulate.failed"]):
-            lines.append(
-                f"prior mean {mean:g}: {failed} simulations have failed, are kept with the others, and left out"
-            )
+    failed = {mean: int(metrics[f"mean{mean:g}.simulate.failed"]) for mean in settings.means}
+    lines = [f"prior mean {mean:g}: {n} simulations have failed and are left out" for mean, n in failed.items() if n]
     for case in settings.cases():
         lines.append(f"{case.title}:")
         learned = {m.name: "fokker" if len(case.methods) == 1 else f"fokker {m.name}" for m in case.methods}
