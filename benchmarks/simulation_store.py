@@ -127,7 +127,7 @@ def serve(there: Connection) -> None:
     from distributed import Scheduler
 
     async def run() -> None:
-        async with Scheduler(port=0, dashboard=False, host="127.0.0.1") as scheduler:
+        async with Scheduler(port=0, dashboard=False, dashboard_address=":0", host="127.0.0.1") as scheduler:
             there.send(scheduler.address)
             await scheduler.finished()
 

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,7 +22,9 @@ import numpy as np
 import psutil
 import pytest
 
+import fokker.simulation
 from fokker.errors import InputError
+from fokker.problems.boundary_flux import FluxSimulator
 from fokker.simulation import cluster
 from fokker.simulation.store import simulate
 
@@ -39,7 +40,7 @@ class Tube:
 
     log: str = ""
     pause: float = 0.0
-    wrong: str = ""  # what happens in some chunks: raise, die
+    wrong: str = ""  # what happens in chunk 19: raise, die
     settings: dict[str, Any] = field(default_factory=lambda: {"length": 8.5})
 
     @cached_property
@@ -55,7 +56,7 @@ class Tube:
     def simulate(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         matrix, _ = self.factors
         time.sleep(self.pause)
-        if self.wrong and x[0, 0] > 1.5:
+        if self.wrong and x[0, 0] > 1.9:
             if self.wrong == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("no licence\nfor the solver")
@@ -82,7 +83,7 @@ def serve(there: Connection) -> None:
     from distributed import Scheduler
 
     async def run() -> None:
-        async with Scheduler(port=0, dashboard=False, host="127.0.0.1") as scheduler:
+        async with Scheduler(port=0, dashboard=False, dashboard_address=":0", host="127.0.0.1") as scheduler:
             there.send(scheduler.address)
             await scheduler.finished()
 
@@ -154,6 +155,13 @@ def test_two_workers_make_the_same_bytes(running: Cluster, tmp_path: Path, whole
     assert on(running.address, tmp_path / "a.zarr").reused == ROWS // CHUNK
 
 
+def test_a_factorised_channel_is_made_by_each_worker(running: Cluster, tmp_path: Path) -> None:
+    flux = FluxSimulator(2.0, mesh=(16, 4), order=1)
+    for name, more in (("here", {}), ("there", {"scheduler": running.address})):
+        assert simulate(flux, 60, tmp_path / name, seed=1, chunk=20, **more).failed == 0
+    assert tree(tmp_path / "here") == tree(tmp_path / "there")
+
+
 def test_workers_killed_at_random_moments(tmp_path: Path, whole: dict[str, bytes], capfd: Any) -> None:
     moments, made = random.Random(5), Cluster()
     kills = sorted(moments.sample(range(1, 30), 4))
@@ -202,12 +210,11 @@ def test_scheduler_killed_at_random_moments(tmp_path: Path, whole: dict[str, byt
 
 
 def test_a_chunk_whose_workers_always_die_is_told(tmp_path: Path, whole: dict[str, bytes], capfd: Any) -> None:
-    made = Cluster(workers=9)
+    made = Cluster(workers=6)
     try:
         with pytest.raises(ChildProcessError, match=r"chunk \d+: 4 worker processes died with it in hand") as caught:
             on(made.address, tmp_path / "a.zarr", Tube(wrong="die", pause=0.01))
         assert "\n" not in str(caught.value)
-        made.workers.append(made._start(work, made.address)[0])
         on(made.address, tmp_path / "a.zarr")
     finally:
         made.end()
@@ -216,7 +223,7 @@ def test_a_chunk_whose_workers_always_die_is_told(tmp_path: Path, whole: dict[st
 
 
 def test_a_raising_simulator_is_one_line(running: Cluster, tmp_path: Path, whole: dict[str, bytes], capfd: Any) -> None:
-    said = r"chunk \d+, rows \d+0 to \d+9: Tube.simulate raised RuntimeError: no licence for the solver; rows of NaN"
+    said = r"chunk 19, rows 190 to 199: Tube.simulate raised RuntimeError: no licence for the solver; rows of NaN"
     with pytest.raises(InputError, match=said) as caught:
         on(running.address, tmp_path / "a.zarr", Tube(wrong="raise"))
     assert "\n" not in str(caught.value)
@@ -320,20 +327,15 @@ def test_a_script_run_again_by_its_workers_ends(tmp_path: Path, monkeypatch: pyt
         simulate(Tube(), 10, tmp_path / "a.zarr", seed=0, workers=2)
 
 
-def test_one_process_needs_no_dask(tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.modules['dask'] = sys.modules['distributed'] = None\n"
-        "from test_simulation_store import Plane, simulate\n"
-        f"simulate(Plane(), 10, {str(tmp_path / 'a.zarr')!r}, seed=0, chunk=5)\n"
-        "try:\n"
-        f"    simulate(Plane(), 20, {str(tmp_path / 'a.zarr')!r}, seed=0, chunk=5, workers=2)\n"
-        "except ImportError as error:\n"
-        "    print(error)\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
-    )
-    assert result.stdout == "several workers need dask distributed: pip install 'fokker[cluster]'\n"
+def test_one_process_needs_no_dask(tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "fokker.simulation.cluster")
+    monkeypatch.delattr(fokker.simulation, "cluster")
+    for name in ("dask", "distributed", "cloudpickle"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"several workers need dask distributed: pip install 'fokker\[cluster\]'"):
+        simulate(Tube(), ROWS, tmp_path / "a.zarr", seed=3, chunk=CHUNK, workers=2)
+    simulate(Tube(), ROWS, tmp_path / "a.zarr", seed=3, chunk=CHUNK)
+    assert tree(tmp_path / "a.zarr") == whole
 
 
 def main_process(path: Path, errors: Path, answer: Connection, **more: Any) -> None:
@@ -353,6 +355,13 @@ def start_main(path: Path, errors: Path, **more: Any) -> tuple[Any, Connection]:
     child.start()
     there.close()
     return child, here
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE  # in a container it may be that nobody buries the dead
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_main_killed_at_random_moments_beside_a_cluster(
@@ -393,8 +402,9 @@ def test_workers_of_this_machine(tmp_path: Path, whole: dict[str, bytes]) -> Non
             child.kill()
         child.join()
         assert child.exitcode == {signal.SIGKILL: -9, signal.SIGINT: 130, None: 0}[ending]
-        _, left = psutil.wait_procs(family, timeout=20)
-        assert not left
+        until = time.monotonic() + 20
+        while any(alive(process) for process in family):
+            assert time.monotonic() < until
+            time.sleep(0.05)
     assert tree(path) == whole
-    assert "Traceback" not in errors.read_text()
-    assert "distributed" not in errors.read_text()
+    assert errors.read_text() == ""

@@ -31,7 +31,7 @@ from fokker.simulation.chunks import Simulator, digest, draw, one_line
 
 CONNECT = 5.0  # seconds for a scheduler to answer
 NO_WORKERS = 60.0  # seconds without any worker until we give up
-START = 60.0  # seconds for local workers to start; Ctrl-C waits until then
+START = 120.0  # seconds for local workers to start; Ctrl-C waits until then
 FAREWELL = 1.0  # seconds for a worker to end by itself
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LEFT_BY_DASK = ("MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED")
@@ -79,6 +79,7 @@ def local(workers: int) -> Iterator[str]:
                     threads_per_worker=1,
                     memory_limit=None,
                     dashboard_address=None,
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # without one it asks for port 8787 still
                     silence_logs=_QUIET,
                     death_timeout=START,
                 )
