@@ -293,6 +293,8 @@ def test_refused_arguments(coarse: LogisticReaction) -> None:
     with pytest.raises(InputError, match=r"points: point 1 is \(9, 1\)"):
         coarse.observe(np.ones(30), [[1.0, 1.0], [9.0, 1.0]])
     c = coarse.solve(np.ones((2, 30)))
+    with pytest.raises(InputError, match=r"concentration: shape is \(2, \d+\); it must be \(3, \d+\)"):
+        coarse.residual(np.ones((3, 30)), c)
     with pytest.raises(InputError, match=r"cotangent: shape is \(30,\); it must be \(2, 30\)"):
         coarse.vjp(c, np.ones(30))
     with pytest.raises(InputError, match="concentration: shape is"):

@@ -127,8 +127,10 @@ class LogisticReaction(ChannelModel):
 
         Raises `InputError` for wrong shapes or a flux that is not finite.
         """
-        load = self._loads @ self._checked_flux(flux).reshape(-1, self.channel.n_fluxes).T
-        c = self._checked_nodal(concentration)
+        q, c = self._checked_flux(flux), self._checked_nodal(concentration)
+        if q.shape[:-1] != c.shape[:-1]:
+            raise InputError(f"concentration: shape is {c.shape}; it must be {(*q.shape[:-1], self.n_nodes)}")
+        load = self._loads @ q.reshape(-1, self.channel.n_fluxes).T
         force = self._force(c.reshape(-1, self.n_nodes)[:, self.free].T, load)
         return (_norms(force) / self._scale(load)).reshape(c.shape[:-1])
 
