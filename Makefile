@@ -22,6 +22,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/channel_convergence.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reaction_convergence.py
 	$(BIN)/python benchmarks/foundation.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/noise_family.py
 	$(BIN)/python benchmarks/noise_family_report.py

@@ -58,11 +58,12 @@ def test_default_sensors_stand_at_the_segment_midpoints() -> None:
     np.testing.assert_allclose(channel.sensors[15:], np.stack([x, np.full(15, 1.5)], axis=1))
 
 
+@pytest.mark.parametrize("grading", [0.0, 4.0])
 @pytest.mark.parametrize("order", [1, 2])
-def test_loads_integrate_polynomials_exactly_over_each_segment(order: int) -> None:
+def test_loads_integrate_polynomials_exactly_over_each_segment(order: int, grading: float) -> None:
     """On a mesh whose nodes miss the segment edges, for x^p y with p up to the degree of the element."""
     channel = Channel()
-    basis = channel_basis(channel, 17, 6, order)
+    basis = channel_basis(channel, 17, 6, order, grading)
     loads = wall_loads(basis, channel)
     edges = channel.segment_edges
     x, y = basis.doflocs
@@ -71,6 +72,14 @@ def test_loads_integrate_polynomials_exactly_over_each_segment(order: int) -> No
         np.testing.assert_allclose(x**p @ loads, np.tile(integral, 2), rtol=1e-12)
         top = np.where(y == channel.height, x**p, 0.0)
         np.testing.assert_allclose(top @ loads, np.concatenate([np.zeros(15), integral]), rtol=1e-12)
+
+
+def test_grading_stretches_the_cells_along_the_channel() -> None:
+    x, y = (np.unique(values) for values in channel_basis(Channel(), 40, 6, 1, grading=3.0).mesh.p)
+    widths = np.diff(x)
+    assert (x[0], x[-1]) == (0.0, 8.5) and (np.diff(widths) > 0).all()
+    assert widths[-1] / widths[0] == pytest.approx(7.0, rel=0.1)
+    np.testing.assert_allclose(np.diff(y), 1 / 3, rtol=1e-12)
 
 
 def test_evaluation_agrees_with_the_general_search_and_reaches_the_boundary() -> None:

@@ -118,13 +118,11 @@ def test_residual_agrees_with_forms_assembled_independently() -> None:
         )
         assert model.residual(flux, c) == pytest.approx(defect, rel=1e-6, abs=1e-12)
     assert defect <= TOLERANCE
-    # With next to no flux the residual is relative to a hundredth of the mean flux.
-    little = model.residual(np.array([1e-9, 0.0]), solution)
-    assert little == pytest.approx(
-        np.linalg.norm((model.loads @ (flux - [1e-9, 0]))[model.free])
-        / (0.01 * np.linalg.norm((model.loads @ [2, 2])[model.free])),
-        rel=1e-6,
-    )
+    # With next to no flux the residual is relative to a hundredth of kappa K / height = 4.
+    little = np.array([1e-9, 0.0])
+    defect = np.linalg.norm((model.loads @ (flux - little))[model.free])
+    least = 0.01 * np.linalg.norm((model.loads @ [4.0, 4.0])[model.free])
+    assert model.residual(little, solution) == pytest.approx(defect / least, rel=1e-6)
 
 
 @pytest.mark.parametrize("mean", [2.0, 0.3, -1.0])
@@ -207,6 +205,8 @@ def test_observation_is_the_field_at_the_sensors(coarse: LogisticReaction) -> No
     x, y, field = coarse.field(q, 5, 3)
     assert field.shape == (3, 3, 5) and (x[-1], y[-1]) == (8.5, 2.0) and (field[..., 0] == 0).all()
     assert (c > -1e-3).all()
+    search = coarse.basis.probes(CHANNEL.sensors.T)  # the general search, on this graded mesh
+    np.testing.assert_allclose(coarse.evaluate(c, CHANNEL.sensors), (search @ c.T).T, rtol=1e-12)
 
 
 def test_jacobian_by_finite_differences(coarse: LogisticReaction) -> None:
@@ -267,9 +267,11 @@ def test_default_mesh_error_at_the_sensors(model: LogisticReaction) -> None:
         ({"rate": -1.0}, "^rate: got -1.0, a non-negative finite number is accepted$"),
         ({"rate": float("nan")}, "^rate: got nan"),
         ({"capacity": 0.0}, "^capacity: got 0.0, a positive finite number is accepted$"),
-        ({"mean_flux": 0.0}, "^mean_flux: got 0.0, a number or .30,. numbers"),
-        ({"mean_flux": [1.0, 2.0]}, "^mean_flux: got"),
-        ({"mean_flux": -np.ones(30)}, "^mean_flux: got"),
+        ({"mean_flux": 0.0}, "^mean_flux: got 0.0, finite numbers are accepted, none negative, not all zero$"),
+        ({"mean_flux": [1.0, 2.0]}, r"^mean_flux: got shape \(2,\), a number or shape \(30,\) is accepted$"),
+        ({"mean_flux": -np.ones(30)}, "^mean_flux: got -1.0, finite"),
+        ({"mean_flux": float("nan")}, "^mean_flux: got nan, finite"),
+        ({"mean_flux": 1e200, "nx": 4, "ny": 2}, "^mean_flux: the state for it at rate 5.0 has residual nan"),
         ({"grading": -1.0}, "grading is -1.0"),
         ({"nx": 1}, "nx is 1"),
     ],
@@ -291,6 +293,8 @@ def test_refused_arguments(coarse: LogisticReaction) -> None:
     with pytest.raises(InputError, match=r"points: point 1 is \(9, 1\)"):
         coarse.observe(np.ones(30), [[1.0, 1.0], [9.0, 1.0]])
     c = coarse.solve(np.ones((2, 30)))
+    with pytest.raises(InputError, match=r"concentration: shape is \(2, \d+\); it must be \(3, \d+\)"):
+        coarse.residual(np.ones((3, 30)), c)
     with pytest.raises(InputError, match=r"cotangent: shape is \(30,\); it must be \(2, 30\)"):
         coarse.vjp(c, np.ones(30))
     with pytest.raises(InputError, match="concentration: shape is"):

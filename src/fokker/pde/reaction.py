@@ -19,7 +19,7 @@ _BLOCK = 32  # systems iterated together: their states stay in the cache beside 
 _ITERATIONS = 40
 _NEWTON_STEPS = 25
 _WORSE = 10.0  # growth of the residual at which Newton's method is given up
-_LITTLE_FLUX = 0.01  # of the mean flux: where residuals stop being relative to the flux
+_LITTLE_FLUX = 0.01  # of kappa K / height: where residuals stop being relative to the flux
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class LogisticReaction(ChannelModel):
 
     with A = `transport_matrix`, M the mass matrix, L = `wall_loads` and c c the square node by node: the
     product approximation of Christie et al. 1981, which keeps the order of the elements. A solution is a c with
-    |F(c)| / max(|L q|, 0.01 |L q0|) <= 1e-8 (Euclidean norms), q0 = `mean_flux`: a number for all segments, or
-    (n_fluxes,). The closer q0 to the fluxes asked for, the fewer iterations.
+    |F(c)| / max(|L q|, 0.01 |L q1|) <= 1e-8 (Euclidean norms), q1 = kappa K / height on every segment.
 
-    The equation is linearised once, at the solution for q0. Every flux starts from the linearised solution and
+    The equation is linearised once, at the solution for `mean_flux`: a number for all segments, or (n_fluxes,);
+    the closer to the fluxes asked for, the fewer iterations. Every flux starts from the linearised solution and
     is corrected with the one factorisation, with Anderson's acceleration, many fluxes at once (`accelerated`).
     What has not converged then is finished by Newton's method, one flux at a time, from the linearised
     solution. The equation being convex, that start lies above the solution and Newton's iterates descend to the
@@ -92,15 +92,17 @@ class LogisticReaction(ChannelModel):
         self._linear = _restricted(self.matrix - self.rate * self.mass, self.free)  # the derivative of F at c = 0
         self._transposed = csr_array(self._linear.T)
         self._loads = self.loads[self.free]
-        load = self._loads @ self.mean_flux
-        self._least_scale = _LITTLE_FLUX * float(np.linalg.norm(load))
+        unit = channel.diffusivity * self.capacity / channel.height
+        self._least_scale = _LITTLE_FLUX * unit * float(np.linalg.norm(self._loads.sum(axis=1)))
         with np.errstate(all="ignore"):
-            start = np.full(self.free.size, self.capacity)
-            self._mean, relative, _ = self._newton(start, load, float(np.linalg.norm(load)))
+            load = self._loads @ self.mean_flux
+            full = np.full(self.free.size, self.capacity)
+            above = full - Factorisation(self._tangent(full)).solve(self._force(full, load)[:, None])[:, 0]
+            self._mean, relative, _ = self._newton(above, load, self._scale(load[:, None])[0])
         if not relative <= TOLERANCE:
             raise InputError(
                 f"mean_flux: the state for it at rate {rate!r} has residual {relative:.1g} after Newton's method, "
-                f"at most {TOLERANCE:g} is accepted: take a smaller rate or a finer mesh"
+                f"at most {TOLERANCE:g} is accepted: take a smaller flux or rate, or a finer mesh"
             )
         self._factors = Factorisation(self._tangent(self._mean))
         self._response = self._factors.solve(self._loads)
@@ -120,12 +122,15 @@ class LogisticReaction(ChannelModel):
         return self._solve(self._checked_flux(flux), self._observation(points))
 
     def residual(self, flux: ArrayLike, concentration: Array) -> Array:
-        """|F(c)| / max(|L q|, 0.01 |L q0|) over the nodes off the inlet, shape (...): the algebraic error.
+        """|F(c)| / max(|L q|, 0.01 |L q1|) over the nodes off the inlet, shape (...): the algebraic error,
+        with q1 = kappa K / height on every segment. NaN where the concentration is.
 
         Raises `InputError` for wrong shapes or a flux that is not finite.
         """
-        load = self._loads @ self._checked_flux(flux).reshape(-1, self.channel.n_fluxes).T
-        c = self._checked_nodal(concentration)
+        q, c = self._checked_flux(flux), self._checked_nodal(concentration)
+        if q.shape[:-1] != c.shape[:-1]:
+            raise InputError(f"concentration: shape is {c.shape}; it must be {(*q.shape[:-1], self.n_nodes)}")
+        load = self._loads @ q.reshape(-1, self.channel.n_fluxes).T
         force = self._force(c.reshape(-1, self.n_nodes)[:, self.free].T, load)
         return (_norms(force) / self._scale(load)).reshape(c.shape[:-1])
 
@@ -287,10 +292,12 @@ def _norms(columns: Array) -> Array:
 
 def _checked_mean(value: float | ArrayLike, n: int) -> Array:
     q = np.asarray(value, dtype=np.float64)
-    if q.shape not in ((), (n,)) or not ((q >= 0) & (q < np.inf)).all() or not q.any():
-        raise InputError(
-            f"mean_flux: got {value!r}, a number or ({n},) numbers is accepted, finite, none negative, not all zero"
-        )
+    if q.shape not in ((), (n,)):
+        raise InputError(f"mean_flux: got shape {q.shape}, a number or shape ({n},) is accepted")
+    wrong = q[~((q >= 0) & (q < np.inf))]
+    if wrong.size or not q.any():
+        value = wrong[0] if wrong.size else 0.0
+        raise InputError(f"mean_flux: got {value}, finite numbers are accepted, none negative, not all zero")
     return np.broadcast_to(q, (n,)).copy()
 
 
