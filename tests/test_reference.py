@@ -10,7 +10,7 @@ import pytest
 
 from fokker.diagnostics.coverage import coverage_per_case
 from fokker.errors import InputError
-from fokker.reference import rectified
+from fokker.reference import hmc, rectified, rectified_prior
 from fokker.reference.gaussian import LinearGaussian
 from fokker.reference.rectified import rectified_posterior
 
@@ -80,32 +80,64 @@ def test_closed_form_samples():
 # --- Rectified: parts
 
 
-def test_gradient_is_the_derivative_of_the_energy():
-    covariance, operator = model(6, 5)
-    target = rectified._Target(np.full(6, 0.2), covariance, operator, 0.3)
-    rng = np.random.default_rng(5)
-    g, linear, h = rng.normal(size=(3, 2, 6)), rng.normal(size=(3, 1, 6)), 1e-5
+def gaussian_target(mean, covariance, operator, noise, y, on=None):
+    on = np.ones(y.shape, dtype=bool) if on is None else on
+    return rectified._Gaussian.of(mean, covariance, operator, noise, y, on)
+
+
+def assert_gradient(target, g, h=1e-5):
+    """The gradient of U at g (m, C, d) by central differences, and that `local` says the same."""
     assert np.abs(g).min() > 2 * h and (g < 0).any() and (g > 0).any()
-    analytic = target.gradient(g, linear, np.empty_like(g), np.empty((2, *g.shape)))
-    shift = h * np.eye(6)
-    numeric = np.stack([target.energy(g + s, linear) - target.energy(g - s, linear) for s in shift], -1) / (2 * h)
+    analytic = target.gradient(g, np.empty_like(g), np.empty((2, *g.shape)))
+    shift = h * np.eye(g.shape[-1])
+    numeric = np.stack([target.energy(g + s) - target.energy(g - s) for s in shift], -1) / (2 * h)
     np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-5 * np.abs(analytic).max())
+    x = np.maximum(g, 0.0)
+    np.testing.assert_allclose(target.local(x[:, 0])[0], target.slope(x, np.empty_like(x))[:, 0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layouts", [False, True])
+def test_gradient_is_the_derivative_of_the_energy(layouts):
+    covariance, operator = model(6, 5)
+    rng = np.random.default_rng(5)
+    on = rng.random((3, 5)) < 0.6 if layouts else None
+    target = gaussian_target(np.full(6, 0.2), covariance, operator, 0.3, rng.normal(size=(3, 5)), on)
+    assert_gradient(target, rng.normal(size=(3, 2, 6)))
 
 
 def test_trajectories_are_reversible_and_conserve_energy_to_second_order():
     covariance, operator = model(4, 4)
-    target = rectified._Target(np.full(4, 8.0), covariance, operator, 1.0)  # far from the kinks
     rng = np.random.default_rng(6)
-    linear = np.full((2, 4), 8.0) @ target.hessian
+    y = np.tile(operator @ np.full(4, 8.0), (2, 1))
+    target = gaussian_target(np.full(4, 8.0), covariance, operator, 1.0, y)  # far from the kinks
     metric = np.linalg.inv(target.precision + target.hessian) + np.zeros((2, 1, 1))
-    chains = rectified._Chains(8.0 + 0.1 * rng.normal(size=(2, 3, 4)), np.ones((2, 3)), metric, linear[:, None], [])
+    g = 8.0 + 0.1 * rng.normal(size=(2, 3, 4))
+    chains = hmc.Chains(target, g, np.ones((2, 3)), metric, np.ones(2), [])
     momentum = rng.normal(size=(2, 3, 4)) @ np.linalg.inv(np.linalg.cholesky(metric))
     work = np.empty((4, 2, 3, 4))
     change = []
     for step, leaps in ((0.2, 8), (0.1, 16)):
-        _, fall = rectified._trajectory(target, chains, momentum, np.full((2, 3), step), np.array([leaps, leaps]), work)
-        change.append(np.abs(fall).mean())
+        new, fall = hmc.trajectory(target, chains, momentum, np.full((2, 3), step), np.array([leaps, leaps]), work)
+        change.append(np.abs(target.energy(g) - target.energy(new) + fall).mean())
     assert change[1] < change[0] / 3 < 0.05
+
+
+def test_mode_is_where_no_step_lowers_the_energy():
+    """Also at kinks, where entries rest at zero: the prior pulls them up, the data down."""
+    covariance, operator = model(6, 6)
+    x, y = simulate(np.random.default_rng(12), 40, 0.2, covariance, operator, 0.1)
+    target = gaussian_target(np.full(6, 0.2), covariance, operator, 0.1, y)
+    found = rectified_prior.laplace(target, np.ones((40, 6)))
+    assert (found.mode == 0).any() and (found.mode < 0).any() and (found.mode > 0).any()
+    h, shift = 1e-7, np.eye(6)
+    at = target.energy(found.mode[:, None])
+    right, left = (target.energy(found.mode[:, None] + sign * h * shift) - at for sign in (1, -1))
+    assert right.min() > -1e-9 and left.min() > -1e-9  # U rises to both sides: no slope above 1e-2, of slopes up to 1e3
+    start = np.ones((40, 1, 6))  # control: there it falls
+    assert (target.energy(start + h * shift) - target.energy(start)).min() < -1e-6
+    inverse = np.linalg.inv(found.covariance)
+    on = (found.mode > 0) * 1.0
+    np.testing.assert_allclose(inverse - target.precision, on[:, :, None] * target.hessian * on[:, None], atol=1e-6)
 
 
 # --- Rectified: the law

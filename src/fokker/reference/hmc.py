@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -60,8 +61,8 @@ class ChainPosterior:
     samples: (M, n, d), x, evenly thinned from all chains of the last round; rhat: (M,), largest rank-normalised
     split R-hat of the x that vary, NaN where none does; ess: (M,), smallest bulk effective sample size of all
     kept draws, likewise; resolved: (M,), rhat <= 1.01 and ess >= 400; acceptance: (M,), mean of the last round;
-    iterations: (M,), per chain, warm-up included; seconds: wall time of the call. Where no start with a density
-    above zero was found, samples are NaN, rhat is infinite, ess 0.
+    iterations: (M,), per chain, warm-up included; seconds: wall time. Where no start with a density above zero
+    was found, samples are NaN, rhat is infinite, ess 0.
     """
 
     samples: NDArray
@@ -125,15 +126,14 @@ class Chains:
     streams: list[np.random.Generator]
 
     def at(self, rows: NDArray) -> Chains:
-        streams = [self.streams[i] for i in rows]
-        rest = (a[rows] for a in (self.g, self.step, self.metric, self.length))
-        return Chains(self.target.at(rows), *rest, streams)
+        streams, target = [self.streams[i] for i in rows], self.target.at(rows)
+        return Chains(target, self.g[rows], self.step[rows], self.metric[rows], self.length[rows], streams)
 
 
 def sample(
     target: Target, mode: NDArray, covariance: NDArray, streams: list[np.random.Generator], schedule: Schedule
-) -> tuple[NDArray, ...]:
-    """Chains for every case until it has converged; samples, rhat, ess, resolved, acceptance, iterations.
+) -> ChainPosterior:
+    """Chains for every case until it has converged, or the schedule's cap is reached.
 
     A leapfrog step is a composition of shears: it is reversible and preserves volume for any force that depends on
     the position alone, so the Metropolis test with the target's energy leaves the target invariant exactly, whatever
@@ -147,7 +147,7 @@ def sample(
     mode: (m, d); covariance: (m, d, d); streams: one per case, which is the same whatever other cases are there.
     Source: Neal, "MCMC using Hamiltonian dynamics", 2011; Vehtari et al., Bayesian Analysis 16 (2021).
     """
-    parts = []
+    begin, parts = time.perf_counter(), []
     for i in range(0, len(mode), _CASES):
         some = np.arange(i, min(i + _CASES, len(mode)))
         spread = np.stack([streams[j].standard_normal((schedule.chains, mode.shape[1])) for j in some])
@@ -156,7 +156,8 @@ def sample(
         state = Chains(target.at(some), g, step, covariance[some], length, [streams[j] for j in some])
         parts.append(_run(state, schedule))
     samples, rhat, size, acceptance, iterations = (np.concatenate(a) for a in zip(*parts))
-    return samples, rhat, size, _converged(rhat, size), acceptance, iterations
+    done, seconds = _converged(rhat, size), time.perf_counter() - begin
+    return ChainPosterior(samples, rhat, size, done, acceptance, iterations, seconds)
 
 
 def _converged(rhat: NDArray, size: NDArray) -> NDArray:
@@ -226,8 +227,8 @@ def advance(
 ) -> tuple[NDArray, NDArray]:
     """Run all chains; every keep-th draw (m, C, D, d) (keep = 0: none) and each case's acceptance (m,).
 
-    tune turns the acceptance (m, C) into what the step sizes follow: Robbins-Monro towards 0.9, then their mean
-    over the second half. Where the target has a guide, steps are tuned on the guide alone (exact False), and here
+    tune turns the acceptance (m, C) into what the step sizes follow: Robbins-Monro towards 0.9, then their mean over
+    the second half. Where the target has a guide, that is done on the guide alone (exact False), and on the target
     the trajectories are shortened until enough of them are accepted. None freezes both.
     """
     m, count, d = state.g.shape

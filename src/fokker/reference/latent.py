@@ -123,8 +123,8 @@ def latent_posterior(
     design = np.stack([s.standard_normal((2 * start.mode.shape[1], start.mode.shape[1])) for s in streams])
     target.refit(start.mode[:, None] + design @ np.linalg.cholesky(start.covariance).transpose(0, 2, 1))
     found = sample(target, start.mode, start.covariance, streams, schedule)
-    counts = target.forward.solves, target.forward.jacobians, target.forward.failed
-    return LatentPosterior(*found, time.perf_counter() - begin, start, *counts)
+    asked, law = target.forward, vars(found) | {"seconds": time.perf_counter() - begin}
+    return LatentPosterior(**law, laplace=start, solves=asked.solves, jacobians=asked.jacobians, failed=asked.failed)
 
 
 def _start(

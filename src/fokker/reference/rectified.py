@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -64,7 +65,7 @@ class _Gaussian(RectifiedTarget):
 
 
 class _General(RectifiedTarget):
-    """misfit = -sum_j log p(y_j given (B x)_j) over the sensors j that are on; derivatives by automatic differentiation.
+    """misfit = -sum_j log p(y_j given (B x)_j) over the sensors j that are on, differentiated by torch.
 
     y, on: (m, k).
     """
@@ -165,7 +166,7 @@ def rectified_posterior(
             target = _Gaussian.of(m, k, b, noise, data, on)
         start_at = laplace(target, first_guess(m, k, len(data)))
         found = sample(target, start_at.mode, start_at.covariance, streams, schedule)
-    return ChainPosterior(*found, time.perf_counter() - start)
+    return replace(found, seconds=time.perf_counter() - start)
 
 
 def _check_seen(y: ArrayLike, omega: ArrayLike | None, sensors: int) -> tuple[NDArray, NDArray]:
@@ -193,7 +194,7 @@ def _check_entries(likelihood: Likelihood, y: NDArray, on: NDArray, clean: NDArr
         raise InputError(f"likelihood is {likelihood!r}; accepted is a law that is independent from entry to entry")
 
 
-def _point(data: NDArray, on: NDArray, operator: NDArray, n: int) -> tuple[NDArray, ...]:
+def _point(data: NDArray, on: NDArray, operator: NDArray, n: int) -> ChainPosterior:
     rows, d = operator.shape
     if not on.all():
         case = int((~on).any(1).argmax())
@@ -205,4 +206,5 @@ def _point(data: NDArray, on: NDArray, operator: NDArray, n: int) -> tuple[NDArr
         raise InputError(f"noise is 0 and y gives x = {x.min():.3g}; accepted is the y of some x >= 0")
     cases, nan = len(x), np.full(len(x), np.nan)
     samples = np.repeat(np.maximum(x, 0.0)[:, None], n, axis=1)
-    return samples, nan, nan.copy(), np.ones(cases, dtype=bool), np.ones(cases), np.zeros(cases, dtype=int)
+    done, none = np.ones(cases, dtype=bool), np.zeros(cases, dtype=int)
+    return ChainPosterior(samples, nan, nan.copy(), done, np.ones(cases), none, 0.0)
