@@ -10,25 +10,20 @@ import pytest
 
 from fokker.diagnostics.coverage import coverage_per_case
 from fokker.errors import InputError
-from fokker.reference import hmc, rectified, rectified_prior
+from fokker.reference import hmc, rectified_prior
 from fokker.reference.gaussian import LinearGaussian
 from fokker.reference.rectified import rectified_posterior
-
-LIMIT, FLAG = 5.0, 8.0
-
-
-def model(d, k, seed=0, length=1.5):
-    """A smooth prior covariance (d, d) and a random operator (k, d)."""
-    at = np.arange(d)
-    covariance = np.exp(-((at[:, None] - at) ** 2) / (2 * length**2)) + 1e-4 * np.eye(d)
-    return covariance, np.random.default_rng(seed).normal(size=(k, d))
-
-
-def simulate(rng, cases, mean, covariance, operator, noise):
-    g = mean + rng.standard_normal((cases, len(covariance))) @ np.linalg.cholesky(covariance).T
-    x = np.maximum(g, 0.0)
-    return x, x @ operator.T + noise * rng.standard_normal((cases, len(operator)))
-
+from rectified_models import (
+    FLAG,
+    LIMIT,
+    assert_gradient,
+    distances,
+    gaussian_log_prob,
+    gaussian_target,
+    model,
+    quadrature,
+    simulate,
+)
 
 # --- Closed form
 
@@ -80,22 +75,6 @@ def test_closed_form_samples():
 # --- Rectified: parts
 
 
-def gaussian_target(mean, covariance, operator, noise, y, on=None):
-    on = np.ones(y.shape, dtype=bool) if on is None else on
-    return rectified._Gaussian.of(mean, covariance, operator, noise, y, on)
-
-
-def assert_gradient(target, g, h=1e-5):
-    """The gradient of U at g (m, C, d) by central differences, and that `local` says the same."""
-    assert np.abs(g).min() > 2 * h and (g < 0).any() and (g > 0).any()
-    analytic = target.gradient(g, np.empty_like(g), np.empty((2, *g.shape)))
-    shift = h * np.eye(g.shape[-1])
-    numeric = np.stack([target.energy(g + s) - target.energy(g - s) for s in shift], -1) / (2 * h)
-    np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-5 * np.abs(analytic).max())
-    x = np.maximum(g, 0.0)
-    np.testing.assert_allclose(target.local(x[:, 0])[0], target.slope(x, np.empty_like(x))[:, 0], rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("layouts", [False, True])
 def test_gradient_is_the_derivative_of_the_energy(layouts):
     covariance, operator = model(6, 5)
@@ -125,7 +104,7 @@ def test_trajectories_are_reversible_and_conserve_energy_to_second_order():
 def test_mode_is_where_no_step_lowers_the_energy():
     """Also at kinks, where entries rest at zero: the prior pulls them up, the data down."""
     covariance, operator = model(6, 6)
-    x, y = simulate(np.random.default_rng(12), 40, 0.2, covariance, operator, 0.1)
+    _, y = simulate(np.random.default_rng(12), 40, 0.2, covariance, operator, 0.1)
     target = gaussian_target(np.full(6, 0.2), covariance, operator, 0.1, y)
     found = rectified_prior.laplace(target, np.ones((40, 6)))
     assert (found.mode == 0).any() and (found.mode < 0).any() and (found.mode > 0).any()
@@ -141,14 +120,6 @@ def test_mode_is_where_no_step_lowers_the_energy():
 
 
 # --- Rectified: the law
-
-
-def distances(result, mean, second):
-    """Errors of E x and E x^2, (M, 2 d), in Monte-Carlo standard errors from the smallest ESS of each case."""
-    x = result.samples
-    size = np.where(np.isnan(result.ess), x.shape[1], np.minimum(result.ess, x.shape[1]))[:, None]
-    error = np.concatenate([x.mean(1) - mean, (x**2).mean(1) - second], axis=1)
-    return error / (np.concatenate([x.std(1), (x**2).std(1)], axis=1) / np.sqrt(size))
 
 
 def test_without_clipping_it_is_the_closed_form():
@@ -168,21 +139,6 @@ def test_without_clipping_it_is_the_closed_form():
     assert np.abs(relative * np.sqrt(np.minimum(wrong.ess, 1000)[:, None] / 2)).max() > FLAG
 
 
-def quadrature(y, mean, covariance, operator, noise):
-    """E x and E x^2 (M, d) on a fine grid of the latent; the midpoint rule is exact enough: 1e-4."""
-    d = len(covariance)
-    axis = np.arange(-7, 7, 0.02 if d == 2 else 0.0005) + mean
-    g = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), -1).reshape(-1, d)
-    x = np.maximum(g, 0.0)
-    prior = -0.5 * ((g - mean) @ np.linalg.inv(covariance) * (g - mean)).sum(-1)
-    out = []
-    for case in y:
-        log = prior - 0.5 * ((case - x @ operator.T) ** 2).sum(-1) / noise**2
-        weight = np.exp(log - log.max())
-        out.append((weight @ np.concatenate([x, x**2], 1)) / weight.sum())
-    return np.split(np.array(out), 2, axis=1)
-
-
 @pytest.mark.parametrize(
     ("covariance", "operator", "noise"),
     [([[1.0]], [[1.0]], 0.5), ([[1.0, 0.8], [0.8, 1.0]], [[1.0, 0.5], [-0.3, 0.8]], 0.4)],
@@ -190,7 +146,7 @@ def quadrature(y, mean, covariance, operator, noise):
 def test_with_clipping_it_is_quadrature(covariance, operator, noise):
     covariance, operator = np.array(covariance), np.array(operator)
     y = np.linspace(-0.8, 1.6, 5)[:, None] * np.ones(len(operator))
-    exact = quadrature(y, 0.2, covariance, operator, noise)
+    exact = quadrature(y, 0.2, covariance, gaussian_log_prob(operator, noise))
     right = rectified_posterior(y, 0.2, covariance, operator, noise, seed=2, n=4000)
     assert right.resolved.all() and (right.samples == 0).any() and (right.samples >= 0).all()
     assert np.abs(distances(right, *exact)).max() < LIMIT

@@ -88,9 +88,9 @@ class Schedule:
     frugal: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, least in (("n", self.n, 1), ("chains", self.chains, 2)):
-            if value < least:
-                raise InputError(f"{name} is {value}; accepted is an integer of at least {least}")
+        for name, least in (("n", 1), ("chains", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; accepted is an integer of at least {least}")
         if self.cap < (least := self.first + self.adapt(0) + self.draws):
             raise InputError(f"max_iterations is {self.cap}; accepted is at least {least}, one round")
 
@@ -136,13 +136,14 @@ def sample(
     """Chains for every case until it has converged, or the schedule's cap is reached.
 
     A leapfrog step is a composition of shears: it is reversible and preserves volume for any force that depends on
-    the position alone, so the Metropolis test with the target's energy leaves the target invariant exactly, whatever
-    the step size, though the gradient jumps or is another function's. Chains start from 1.5 times the spread of
-    N(mode, covariance), which is also the first metric. Then rounds, each twice as long as the one before: metric, step
-    sizes and guide are taken from earlier draws and frozen, only the draws of the round count, and a case is
-    finished when all its values that vary have rank-normalised split R-hat <= 1.01 and effective sample size >= 400.
-    Step sizes are jittered by random factors in [0.6, 1.2], trajectory lengths by a fixed equidistributed sequence.
-    All chains start around one mode, so R-hat cannot tell of another mode behind a barrier that none of them crossed.
+    the position alone, so the Metropolis test with the target's energy leaves the target invariant exactly,
+    whatever the step size, though the gradient jumps or is another function's. Chains start from 1.5 times the
+    spread of N(mode, covariance), which is also the first metric. Then rounds, each twice as long as the one
+    before: metric, step sizes and guide are taken from earlier draws and frozen, only the draws of the round count,
+    and a case is done when all its values that vary have rank-normalised split R-hat <= 1.01 and effective sample
+    size >= 400. Step sizes are jittered by random factors in [0.6, 1.2], trajectory lengths by a fixed
+    equidistributed sequence. All chains start around one mode, so R-hat cannot tell of another mode behind a
+    barrier that none of them crossed.
 
     mode: (m, d); covariance: (m, d, d); streams: one per case, which is the same whatever other cases are there.
     Source: Neal, "MCMC using Hamiltonian dynamics", 2011; Vehtari et al., Bayesian Analysis 16 (2021).
@@ -171,7 +172,7 @@ def _run(state: Chains, schedule: Schedule) -> tuple[NDArray, ...]:
     draws, _ = advance(state, _FIRST, keep=1, tune=lambda rate: rate, exact=False)
     state.step[:] = state.step.min(1, keepdims=True)
     if guided:  # the first guide was made from the Laplace approximation, this one from draws
-        state.target.refit(_flat(draws[:, :, _FIRST // 2 :]))
+        state.target.refit(draws[:, :, _FIRST // 2 :].reshape(cases, -1, d))
         draws, _ = advance(state, _FIRST, keep=1, tune=_together, exact=False)
     draws = draws[:, :, _FIRST // 2 :]
 
@@ -181,8 +182,9 @@ def _run(state: Chains, schedule: Schedule) -> tuple[NDArray, ...]:
     live = np.flatnonzero(np.isfinite(state.target.energy(state.g)).any(1))
     state, draws, turn = state.at(live), draws[live], 0
     while live.size and spent + schedule.adapt(turn) + schedule.pieces(turn)[0] <= schedule.cap:
-        state.target.refit(_flat(draws))
-        state.metric = _pooled_covariance(_flat(draws), state.metric)
+        pooled = draws.reshape(len(draws), -1, d)
+        state.target.refit(pooled)
+        state.metric = _pooled_covariance(pooled, state.metric)
         advance(state, schedule.adapt(turn), keep=0, tune=_together, exact=False)
         if guided:
             advance(state, schedule.adapt(turn), keep=0, tune=_together)
@@ -209,10 +211,6 @@ def _run(state: Chains, schedule: Schedule) -> tuple[NDArray, ...]:
 
 def _together(rate: NDArray) -> NDArray:
     return rate.mean(1, keepdims=True)
-
-
-def _flat(draws: NDArray) -> NDArray:
-    return draws.reshape(len(draws), -1, draws.shape[-1])
 
 
 def _pooled_covariance(draws: NDArray, metric: NDArray) -> NDArray:
