@@ -7,10 +7,21 @@ import numpy as np
 import pytest
 
 from fokker.errors import InputError
+from fokker.reference import latent
 from fokker.reference.gaussian import LinearGaussian
 from fokker.reference.latent import latent_laplace, latent_posterior
 from fokker.reference.surrogate import ForwardMap, Surrogate
-from rectified_models import FLAG, LIMIT, distances, gaussian_log_prob, gaussian_target, model, quadrature, simulate
+from rectified_models import (
+    FLAG,
+    LIMIT,
+    assert_gradient,
+    distances,
+    gaussian_log_prob,
+    gaussian_target,
+    model,
+    quadrature,
+    simulate,
+)
 
 
 class Linear:
@@ -71,6 +82,16 @@ def test_jacobians_of_the_test_maps(kind):
     problem, x, h = kind(OPERATOR), np.random.default_rng(0).uniform(0.1, 2, size=(4, 2)), 1e-6
     numeric = np.stack([problem.forward(x + s) - problem.forward(x - s) for s in h * np.eye(2)], -1) / (2 * h)
     np.testing.assert_allclose(problem.jacobian(x), numeric, rtol=1e-7, atol=1e-7)
+
+
+def test_gradient_of_the_exact_energy():
+    covariance, operator = model(4, 5)
+    problem, rng = Saturated(operator), np.random.default_rng(2)
+    y = data(problem, 3, 0.5, covariance, 0.3)
+    counted = ForwardMap(problem.forward, problem.jacobian, 3)
+    target = latent._Exact(np.full(4, 0.5), covariance, counted, 0.3, y)
+    assert_gradient(target.at(np.array([2, 0])), rng.normal(0.3, 1, size=(2, 3, 4)))
+    assert counted.solves[1] == 0 and counted.solves[2] == counted.solves[0] > 0
 
 
 def test_guide_of_a_quadratic_map_is_that_map():

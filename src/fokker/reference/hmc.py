@@ -61,8 +61,8 @@ class ChainPosterior:
     samples: (M, n, d), x, evenly thinned from all chains of the last round; rhat: (M,), largest rank-normalised
     split R-hat of the x that vary, NaN where none does; ess: (M,), smallest bulk effective sample size of all
     kept draws, likewise; resolved: (M,), rhat <= 1.01 and ess >= 400; acceptance: (M,), mean of the last round;
-    iterations: (M,), per chain, warm-up included; seconds: wall time. Where no start with a density above zero
-    was found, samples are NaN, rhat is infinite, ess 0.
+    iterations: (M,), per chain, warm-up included; seconds: wall time. Where no start has a density above zero,
+    samples are NaN, rhat is infinite, ess 0.
     """
 
     samples: NDArray
@@ -141,9 +141,8 @@ def sample(
     spread of N(mode, covariance), which is also the first metric. Then rounds, each twice as long as the one
     before: metric, step sizes and guide are taken from earlier draws and frozen, only the draws of the round count,
     and a case is done when all its values that vary have rank-normalised split R-hat <= 1.01 and effective sample
-    size >= 400. Step sizes are jittered by random factors in [0.6, 1.2], trajectory lengths by a fixed
-    equidistributed sequence. All chains start around one mode, so R-hat cannot tell of another mode behind a
-    barrier that none of them crossed.
+    size >= 400. Step sizes are jittered by random factors, trajectory lengths by a fixed equidistributed sequence.
+    All chains start around one mode: R-hat cannot tell of another behind a barrier that none of them crossed.
 
     mode: (m, d); covariance: (m, d, d); streams: one per case, which is the same whatever other cases are there.
     Source: Neal, "MCMC using Hamiltonian dynamics", 2011; Vehtari et al., Bayesian Analysis 16 (2021).
@@ -197,10 +196,9 @@ def _run(state: Chains, schedule: Schedule) -> tuple[NDArray, ...]:
             draws = np.concatenate([draws, new], 2)
             total, length, spent = total + rate * piece, length + piece, spent + piece
             x = state.target.values(draws)
-            by_chain = x.transpose(1, 2, 0, 3)
+            by_chain, acceptance[live], iterations[live] = x.transpose(1, 2, 0, 3), total / length, spent
             rhat[live] = np.fmax.reduce(split_rhat(by_chain), axis=-1)
             size[live] = np.fmin.reduce(ess(by_chain), axis=-1)
-            acceptance[live], iterations[live] = total / length, spent
             pick = np.arange(schedule.n)  # one sample of each chain in turn
             samples[live] = x[:, pick % count, pick // count * x.shape[2] // -(-schedule.n // count)]
             left = np.flatnonzero(~_converged(rhat[live], size[live]))
