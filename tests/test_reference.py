@@ -10,25 +10,20 @@ import pytest
 
 from fokker.diagnostics.coverage import coverage_per_case
 from fokker.errors import InputError
-from fokker.reference import rectified
+from fokker.reference import hmc, rectified_prior
 from fokker.reference.gaussian import LinearGaussian
 from fokker.reference.rectified import rectified_posterior
-
-LIMIT, FLAG = 5.0, 8.0
-
-
-def model(d, k, seed=0, length=1.5):
-    """A smooth prior covariance (d, d) and a random operator (k, d)."""
-    at = np.arange(d)
-    covariance = np.exp(-((at[:, None] - at) ** 2) / (2 * length**2)) + 1e-4 * np.eye(d)
-    return covariance, np.random.default_rng(seed).normal(size=(k, d))
-
-
-def simulate(rng, cases, mean, covariance, operator, noise):
-    g = mean + rng.standard_normal((cases, len(covariance))) @ np.linalg.cholesky(covariance).T
-    x = np.maximum(g, 0.0)
-    return x, x @ operator.T + noise * rng.standard_normal((cases, len(operator)))
-
+from rectified_models import (
+    FLAG,
+    LIMIT,
+    assert_gradient,
+    distances,
+    gaussian_log_prob,
+    gaussian_target,
+    model,
+    quadrature,
+    simulate,
+)
 
 # --- Closed form
 
@@ -80,43 +75,51 @@ def test_closed_form_samples():
 # --- Rectified: parts
 
 
-def test_gradient_is_the_derivative_of_the_energy():
+@pytest.mark.parametrize("layouts", [False, True])
+def test_gradient_is_the_derivative_of_the_energy(layouts):
     covariance, operator = model(6, 5)
-    target = rectified._Target(np.full(6, 0.2), covariance, operator, 0.3)
     rng = np.random.default_rng(5)
-    g, linear, h = rng.normal(size=(3, 2, 6)), rng.normal(size=(3, 1, 6)), 1e-5
-    assert np.abs(g).min() > 2 * h and (g < 0).any() and (g > 0).any()
-    analytic = target.gradient(g, linear, np.empty_like(g), np.empty((2, *g.shape)))
-    shift = h * np.eye(6)
-    numeric = np.stack([target.energy(g + s, linear) - target.energy(g - s, linear) for s in shift], -1) / (2 * h)
-    np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-5 * np.abs(analytic).max())
+    on = rng.random((3, 5)) < 0.6 if layouts else None
+    target = gaussian_target(np.full(6, 0.2), covariance, operator, 0.3, rng.normal(size=(3, 5)), on)
+    assert_gradient(target, rng.normal(size=(3, 2, 6)))
 
 
 def test_trajectories_are_reversible_and_conserve_energy_to_second_order():
     covariance, operator = model(4, 4)
-    target = rectified._Target(np.full(4, 8.0), covariance, operator, 1.0)  # far from the kinks
     rng = np.random.default_rng(6)
-    linear = np.full((2, 4), 8.0) @ target.hessian
+    y = np.tile(operator @ np.full(4, 8.0), (2, 1))
+    target = gaussian_target(np.full(4, 8.0), covariance, operator, 1.0, y)  # far from the kinks
     metric = np.linalg.inv(target.precision + target.hessian) + np.zeros((2, 1, 1))
-    chains = rectified._Chains(8.0 + 0.1 * rng.normal(size=(2, 3, 4)), np.ones((2, 3)), metric, linear[:, None], [])
+    g = 8.0 + 0.1 * rng.normal(size=(2, 3, 4))
+    chains = hmc.Chains(target, g, np.ones((2, 3)), metric, np.ones(2), [])
     momentum = rng.normal(size=(2, 3, 4)) @ np.linalg.inv(np.linalg.cholesky(metric))
     work = np.empty((4, 2, 3, 4))
     change = []
     for step, leaps in ((0.2, 8), (0.1, 16)):
-        _, fall = rectified._trajectory(target, chains, momentum, np.full((2, 3), step), np.array([leaps, leaps]), work)
-        change.append(np.abs(fall).mean())
+        new, fall = hmc.trajectory(target, chains, momentum, np.full((2, 3), step), np.array([leaps, leaps]), work)
+        change.append(np.abs(target.energy(g) - target.energy(new) + fall).mean())
     assert change[1] < change[0] / 3 < 0.05
 
 
+def test_mode_is_where_no_step_lowers_the_energy():
+    """Also at kinks, where entries rest at zero: the prior pulls them up, the data down."""
+    covariance, operator = model(6, 6)
+    _, y = simulate(np.random.default_rng(12), 40, 0.2, covariance, operator, 0.1)
+    target = gaussian_target(np.full(6, 0.2), covariance, operator, 0.1, y)
+    found = rectified_prior.laplace(target, np.ones((40, 6)))
+    assert (found.mode == 0).any() and (found.mode < 0).any() and (found.mode > 0).any()
+    h, shift = 1e-7, np.eye(6)
+    at = target.energy(found.mode[:, None])
+    right, left = (target.energy(found.mode[:, None] + sign * h * shift) - at for sign in (1, -1))
+    assert right.min() > -1e-9 and left.min() > -1e-9  # U rises to both sides: no slope above 1e-2, of slopes up to 1e3
+    start = np.ones((40, 1, 6))  # control: there it falls
+    assert (target.energy(start + h * shift) - target.energy(start)).min() < -1e-6
+    inverse = np.linalg.inv(found.covariance)
+    on = (found.mode > 0) * 1.0
+    np.testing.assert_allclose(inverse - target.precision, on[:, :, None] * target.hessian * on[:, None], atol=1e-6)
+
+
 # --- Rectified: the law
-
-
-def distances(result, mean, second):
-    """Errors of E x and E x^2, (M, 2 d), in Monte-Carlo standard errors from the smallest ESS of each case."""
-    x = result.samples
-    size = np.where(np.isnan(result.ess), x.shape[1], np.minimum(result.ess, x.shape[1]))[:, None]
-    error = np.concatenate([x.mean(1) - mean, (x**2).mean(1) - second], axis=1)
-    return error / (np.concatenate([x.std(1), (x**2).std(1)], axis=1) / np.sqrt(size))
 
 
 def test_without_clipping_it_is_the_closed_form():
@@ -136,21 +139,6 @@ def test_without_clipping_it_is_the_closed_form():
     assert np.abs(relative * np.sqrt(np.minimum(wrong.ess, 1000)[:, None] / 2)).max() > FLAG
 
 
-def quadrature(y, mean, covariance, operator, noise):
-    """E x and E x^2 (M, d) on a fine grid of the latent; the midpoint rule is exact enough: 1e-4."""
-    d = len(covariance)
-    axis = np.arange(-7, 7, 0.02 if d == 2 else 0.0005) + mean
-    g = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), -1).reshape(-1, d)
-    x = np.maximum(g, 0.0)
-    prior = -0.5 * ((g - mean) @ np.linalg.inv(covariance) * (g - mean)).sum(-1)
-    out = []
-    for case in y:
-        log = prior - 0.5 * ((case - x @ operator.T) ** 2).sum(-1) / noise**2
-        weight = np.exp(log - log.max())
-        out.append((weight @ np.concatenate([x, x**2], 1)) / weight.sum())
-    return np.split(np.array(out), 2, axis=1)
-
-
 @pytest.mark.parametrize(
     ("covariance", "operator", "noise"),
     [([[1.0]], [[1.0]], 0.5), ([[1.0, 0.8], [0.8, 1.0]], [[1.0, 0.5], [-0.3, 0.8]], 0.4)],
@@ -158,7 +146,7 @@ def quadrature(y, mean, covariance, operator, noise):
 def test_with_clipping_it_is_quadrature(covariance, operator, noise):
     covariance, operator = np.array(covariance), np.array(operator)
     y = np.linspace(-0.8, 1.6, 5)[:, None] * np.ones(len(operator))
-    exact = quadrature(y, 0.2, covariance, operator, noise)
+    exact = quadrature(y, 0.2, covariance, gaussian_log_prob(operator, noise))
     right = rectified_posterior(y, 0.2, covariance, operator, noise, seed=2, n=4000)
     assert right.resolved.all() and (right.samples == 0).any() and (right.samples >= 0).all()
     assert np.abs(distances(right, *exact)).max() < LIMIT

@@ -68,6 +68,13 @@ class Gaussian:
             log_det = 2 * float(factor.diagonal().log().sum())
         return -0.5 * (quadratic + log_det + size * math.log(2 * math.pi))
 
+    def slope(self, y: Tensor, clean: Tensor) -> Tensor:
+        """Derivative of log_prob by clean, of its shape (B, *y_shape)."""
+        _check_density(self.std)
+        if self.std is not None:
+            return (y - clean) / self.std**2
+        return torch.cholesky_solve((y - clean).flatten(1).T, self._factor(y)).T.reshape(clean.shape)
+
     def _factor(self, like: Tensor) -> Tensor:
         return torch.linalg.cholesky(torch.as_tensor(self.covariance, dtype=torch.float64)).to(like)
 
@@ -101,6 +108,13 @@ class LogNormal:
         outside = torch.where((y == 0) & (clean <= 0), 0.0, -math.inf).to(density)
         return torch.where(inside, density, outside).flatten(1).sum(1)
 
+    def slope(self, y: Tensor, clean: Tensor) -> Tensor:
+        """Derivative of log_prob by clean, of its shape (B, *y_shape); zero where the density is."""
+        _check_density(self.std)
+        inside = (y > 0) & (clean > 0)
+        positive = torch.where(inside, clean, 1.0)
+        return torch.where(inside, (y / positive).log(), 0.0) / (positive * self.std**2)
+
 
 @dataclass(frozen=True)
 class Saturating:
@@ -132,6 +146,15 @@ class Saturating:
         density = _log_gaussian(y - clean, self.std)
         atom = torch.special.log_ndtr((clean - self.level) / self.std)
         return torch.where(full, atom, density).masked_fill(above, -math.inf).flatten(1).sum(1)
+
+    def slope(self, y: Tensor, clean: Tensor) -> Tensor:
+        """Derivative of log_prob by clean, of its shape (B, *y_shape); zero where the density is."""
+        _check_density(self.std)
+        margin = torch.finfo(torch.float32).eps * abs(self.level)
+        z = (clean - self.level) / self.std
+        hazard = torch.exp(-0.5 * z.square() - 0.5 * math.log(2 * math.pi) - torch.special.log_ndtr(z)) / self.std
+        below = torch.where(y > self.level + margin, 0.0, (y - clean) / self.std**2)
+        return torch.where((y - self.level).abs() <= margin, hazard, below)
 
 
 def _log_gaussian(residual: Tensor, std: float) -> Tensor:

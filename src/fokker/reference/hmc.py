@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -60,8 +61,8 @@ class ChainPosterior:
     samples: (M, n, d), x, evenly thinned from all chains of the last round; rhat: (M,), largest rank-normalised
     split R-hat of the x that vary, NaN where none does; ess: (M,), smallest bulk effective sample size of all
     kept draws, likewise; resolved: (M,), rhat <= 1.01 and ess >= 400; acceptance: (M,), mean of the last round;
-    iterations: (M,), per chain, warm-up included; seconds: wall time of the call. Where no start with a density
-    above zero was found, samples are NaN, rhat is infinite, ess 0.
+    iterations: (M,), per chain, warm-up included; seconds: wall time. Where no start has a density above zero,
+    samples are NaN, rhat is infinite, ess 0.
     """
 
     samples: NDArray
@@ -87,9 +88,9 @@ class Schedule:
     frugal: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, least in (("n", self.n, 1), ("chains", self.chains, 2)):
-            if value < least:
-                raise InputError(f"{name} is {value}; accepted is an integer of at least {least}")
+        for name, least in (("n", 1), ("chains", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; accepted is an integer of at least {least}")
         if self.cap < (least := self.first + self.adapt(0) + self.draws):
             raise InputError(f"max_iterations is {self.cap}; accepted is at least {least}, one round")
 
@@ -125,29 +126,28 @@ class Chains:
     streams: list[np.random.Generator]
 
     def at(self, rows: NDArray) -> Chains:
-        streams = [self.streams[i] for i in rows]
-        rest = (a[rows] for a in (self.g, self.step, self.metric, self.length))
-        return Chains(self.target.at(rows), *rest, streams)
+        streams, target = [self.streams[i] for i in rows], self.target.at(rows)
+        return Chains(target, self.g[rows], self.step[rows], self.metric[rows], self.length[rows], streams)
 
 
 def sample(
     target: Target, mode: NDArray, covariance: NDArray, streams: list[np.random.Generator], schedule: Schedule
-) -> tuple[NDArray, ...]:
-    """Chains for every case until it has converged; samples, rhat, ess, resolved, acceptance, iterations.
+) -> ChainPosterior:
+    """Chains for every case until it has converged, or the schedule's cap is reached.
 
     A leapfrog step is a composition of shears: it is reversible and preserves volume for any force that depends on
-    the position alone, so the Metropolis test with the target's energy leaves the target invariant exactly, whatever
-    the step size, though the gradient jumps or is another function's. Chains start from 1.5 times the spread of
-    N(mode, covariance), which is also the first metric. Then rounds, each twice as long as the one before: metric, step
-    sizes and guide are taken from earlier draws and frozen, only the draws of the round count, and a case is
-    finished when all its values that vary have rank-normalised split R-hat <= 1.01 and effective sample size >= 400.
-    Step sizes are jittered by random factors in [0.6, 1.2], trajectory lengths by a fixed equidistributed sequence.
-    All chains start around one mode, so R-hat cannot tell of another mode behind a barrier that none of them crossed.
+    the position alone, so the Metropolis test with the target's energy leaves the target invariant exactly,
+    whatever the step size, though the gradient jumps or is another function's. Chains start from 1.5 times the
+    spread of N(mode, covariance), which is also the first metric. Then rounds, each twice as long as the one
+    before: metric, step sizes and guide are taken from earlier draws and frozen, only the draws of the round count,
+    and a case is done when all its values that vary have rank-normalised split R-hat <= 1.01 and effective sample
+    size >= 400. Step sizes are jittered by random factors, trajectory lengths by a fixed equidistributed sequence.
+    All chains start around one mode: R-hat cannot tell of another behind a barrier that none of them crossed.
 
     mode: (m, d); covariance: (m, d, d); streams: one per case, which is the same whatever other cases are there.
     Source: Neal, "MCMC using Hamiltonian dynamics", 2011; Vehtari et al., Bayesian Analysis 16 (2021).
     """
-    parts = []
+    begin, parts = time.perf_counter(), []
     for i in range(0, len(mode), _CASES):
         some = np.arange(i, min(i + _CASES, len(mode)))
         spread = np.stack([streams[j].standard_normal((schedule.chains, mode.shape[1])) for j in some])
@@ -156,7 +156,8 @@ def sample(
         state = Chains(target.at(some), g, step, covariance[some], length, [streams[j] for j in some])
         parts.append(_run(state, schedule))
     samples, rhat, size, acceptance, iterations = (np.concatenate(a) for a in zip(*parts))
-    return samples, rhat, size, _converged(rhat, size), acceptance, iterations
+    done, seconds = _converged(rhat, size), time.perf_counter() - begin
+    return ChainPosterior(samples, rhat, size, done, acceptance, iterations, seconds)
 
 
 def _converged(rhat: NDArray, size: NDArray) -> NDArray:
@@ -170,7 +171,7 @@ def _run(state: Chains, schedule: Schedule) -> tuple[NDArray, ...]:
     draws, _ = advance(state, _FIRST, keep=1, tune=lambda rate: rate, exact=False)
     state.step[:] = state.step.min(1, keepdims=True)
     if guided:  # the first guide was made from the Laplace approximation, this one from draws
-        state.target.refit(_flat(draws[:, :, _FIRST // 2 :]))
+        state.target.refit(draws[:, :, _FIRST // 2 :].reshape(cases, -1, d))
         draws, _ = advance(state, _FIRST, keep=1, tune=_together, exact=False)
     draws = draws[:, :, _FIRST // 2 :]
 
@@ -180,8 +181,9 @@ def _run(state: Chains, schedule: Schedule) -> tuple[NDArray, ...]:
     live = np.flatnonzero(np.isfinite(state.target.energy(state.g)).any(1))
     state, draws, turn = state.at(live), draws[live], 0
     while live.size and spent + schedule.adapt(turn) + schedule.pieces(turn)[0] <= schedule.cap:
-        state.target.refit(_flat(draws))
-        state.metric = _pooled_covariance(_flat(draws), state.metric)
+        pooled = draws.reshape(len(draws), -1, d)
+        state.target.refit(pooled)
+        state.metric = _pooled_covariance(pooled, state.metric)
         advance(state, schedule.adapt(turn), keep=0, tune=_together, exact=False)
         if guided:
             advance(state, schedule.adapt(turn), keep=0, tune=_together)
@@ -194,10 +196,9 @@ def _run(state: Chains, schedule: Schedule) -> tuple[NDArray, ...]:
             draws = np.concatenate([draws, new], 2)
             total, length, spent = total + rate * piece, length + piece, spent + piece
             x = state.target.values(draws)
-            by_chain = x.transpose(1, 2, 0, 3)
+            by_chain, acceptance[live], iterations[live] = x.transpose(1, 2, 0, 3), total / length, spent
             rhat[live] = np.fmax.reduce(split_rhat(by_chain), axis=-1)
             size[live] = np.fmin.reduce(ess(by_chain), axis=-1)
-            acceptance[live], iterations[live] = total / length, spent
             pick = np.arange(schedule.n)  # one sample of each chain in turn
             samples[live] = x[:, pick % count, pick // count * x.shape[2] // -(-schedule.n // count)]
             left = np.flatnonzero(~_converged(rhat[live], size[live]))
@@ -208,10 +209,6 @@ def _run(state: Chains, schedule: Schedule) -> tuple[NDArray, ...]:
 
 def _together(rate: NDArray) -> NDArray:
     return rate.mean(1, keepdims=True)
-
-
-def _flat(draws: NDArray) -> NDArray:
-    return draws.reshape(len(draws), -1, draws.shape[-1])
 
 
 def _pooled_covariance(draws: NDArray, metric: NDArray) -> NDArray:
@@ -226,8 +223,8 @@ def advance(
 ) -> tuple[NDArray, NDArray]:
     """Run all chains; every keep-th draw (m, C, D, d) (keep = 0: none) and each case's acceptance (m,).
 
-    tune turns the acceptance (m, C) into what the step sizes follow: Robbins-Monro towards 0.9, then their mean
-    over the second half. Where the target has a guide, steps are tuned on the guide alone (exact False), and here
+    tune turns the acceptance (m, C) into what the step sizes follow: Robbins-Monro towards 0.9, then their mean over
+    the second half. Where the target has a guide, that is done on the guide alone (exact False), and on the target
     the trajectories are shortened until enough of them are accepted. None freezes both.
     """
     m, count, d = state.g.shape

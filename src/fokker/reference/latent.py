@@ -52,12 +52,21 @@ class _Exact(RectifiedTarget):
         return 0.5 * ((values - self.y[: len(x), None]) ** 2).sum(-1) / self.noise**2
 
     def slope(self, x: NDArray, out: NDArray) -> NDArray:
-        raise NotImplementedError("trajectories follow the guide")
+        residual, slopes = self._residual(x)
+        np.matmul(residual[:, :, None], slopes, out=out[:, :, None])
+        out /= self.noise**2
+        return out
 
     def local(self, x: NDArray) -> tuple[NDArray, NDArray]:
-        values, slopes = self.forward.values(x[:, None], self.cases), self.forward.slopes(x[:, None], self.cases)
-        slopes = np.where(np.isfinite(slopes).all((2, 3), keepdims=True), slopes, 0.0)  # the prior alone
-        return gauss_newton(np.nan_to_num(values[:, 0] - self.y), slopes[:, 0], self.noise)
+        residual, slopes = (a[:, 0] for a in self._residual(x[:, None]))
+        good = np.isfinite(residual).all(1) & np.isfinite(slopes).all((1, 2))  # elsewhere the prior alone counts
+        residual, slopes = np.where(good[:, None], residual, 0.0), np.where(good[:, None, None], slopes, 0.0)
+        return gauss_newton(residual, slopes, self.noise)
+
+    def _residual(self, x: NDArray) -> tuple[NDArray, NDArray]:
+        """F(x) - y (m', C, k) and the Jacobian (m', C, k, d)."""
+        cases = self.cases[: len(x)]
+        return self.forward.values(x, cases) - self.y[: len(x), None], self.forward.slopes(x, cases)
 
     def refit(self, draws: NDArray) -> None:
         """The guide anew from exact values and Jacobians at 2 d draws of each case, evenly taken from (m, S, d)."""
@@ -123,8 +132,8 @@ def latent_posterior(
     design = np.stack([s.standard_normal((2 * start.mode.shape[1], start.mode.shape[1])) for s in streams])
     target.refit(start.mode[:, None] + design @ np.linalg.cholesky(start.covariance).transpose(0, 2, 1))
     found = sample(target, start.mode, start.covariance, streams, schedule)
-    counts = target.forward.solves, target.forward.jacobians, target.forward.failed
-    return LatentPosterior(*found, time.perf_counter() - begin, start, *counts)
+    asked, law = target.forward, vars(found) | {"seconds": time.perf_counter() - begin}
+    return LatentPosterior(**law, laplace=start, solves=asked.solves, jacobians=asked.jacobians, failed=asked.failed)
 
 
 def _start(

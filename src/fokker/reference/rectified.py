@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,10 @@ class Likelihood(Protocol):
     """p(y given clean), independent from entry to entry: `Gaussian(std)`, `LogNormal`, `Saturating`."""
 
     def log_prob(self, y: Tensor, clean: Tensor) -> Tensor:
-        """Log density of each row (B,), with two derivatives by clean."""
+        """Log density of each row (B,)."""
+
+    def slope(self, y: Tensor, clean: Tensor) -> Tensor:
+        """Its derivative by clean, of its shape, which torch can differentiate once more."""
 
 
 class _Gaussian(RectifiedTarget):
@@ -64,16 +68,13 @@ class _Gaussian(RectifiedTarget):
 
 
 class _General(RectifiedTarget):
-    """misfit = -sum_j log p(y_j given (B x)_j) over the sensors j that are on; derivatives by automatic differentiation.
-
-    y, on: (m, k).
-    """
+    """misfit = -sum_j log p(y_j given (B x)_j) over the sensors j that are on. y, on: (m, k)."""
 
     def __init__(
         self, mean: NDArray, covariance: NDArray, operator: NDArray, likelihood: Likelihood, y: NDArray, on: NDArray
     ) -> None:
         super().__init__(mean, covariance)
-        self.operator, self.likelihood, self.y, self.on = operator, likelihood, y, on
+        self.operator, self.likelihood, self.y, self.on = operator, likelihood, torch.from_numpy(y), on
 
     def at(self, rows: NDArray) -> _General:
         part = object.__new__(_General)
@@ -82,30 +83,26 @@ class _General(RectifiedTarget):
         return part
 
     def misfit(self, x: NDArray) -> NDArray:
-        return self._by_sensor(x, 0)[0].sum(-1)
+        y, clean, on = self._seen(x)
+        each = self.likelihood.log_prob(y.expand(clean.shape).reshape(-1, 1), clean.reshape(-1, 1))
+        return -np.where(on, each.reshape(clean.shape).numpy(), 0.0).sum(-1)
 
     def slope(self, x: NDArray, out: NDArray) -> NDArray:
-        return np.matmul(self._by_sensor(x, 1)[1], self.operator, out=out)
+        y, clean, on = self._seen(x)
+        return np.matmul(np.where(on, -self.likelihood.slope(y, clean).numpy(), 0.0), self.operator, out=out)
 
     def local(self, x: NDArray) -> tuple[NDArray, NDArray]:
-        _, slope, curvature = self._by_sensor(x[:, None], 2)
-        weight = np.maximum(np.nan_to_num(curvature, nan=0.0, posinf=0.0), 0.0)  # where it is not convex, the slope
-        return (slope @ self.operator)[:, 0], (self.operator.T * weight) @ self.operator
+        y, clean, on = self._seen(x[:, None])
+        slope = -self.likelihood.slope(y, clean.requires_grad_())
+        (curvature,) = torch.autograd.grad(slope.sum(), clean)
+        weight = np.where(on, np.maximum(np.nan_to_num(curvature.numpy()), 0.0), 0.0)  # the convex part
+        slope_x = np.where(on, slope.detach().numpy(), 0.0) @ self.operator
+        return slope_x[:, 0], (self.operator.T * weight) @ self.operator
 
-    def _by_sensor(self, x: NDArray, order: int) -> list[NDArray]:
-        """-log p of each sensor (m', C, k), zero where it is off, and its derivatives by the clean value."""
-        clean = x @ self.operator.T
-        on = np.broadcast_to(self.on[: len(x), None], clean.shape)
-        y = torch.from_numpy(np.broadcast_to(self.y[: len(x), None], clean.shape)[on])[:, None]
-        at = torch.from_numpy(clean[on])[:, None].requires_grad_(order > 0)
-        values = [-self.likelihood.log_prob(y, at)]
-        for i in range(order):
-            (slope,) = torch.autograd.grad(values[-1].sum(), at, create_graph=i + 1 < order)
-            values.append(slope[:, 0])
-        out = [np.zeros(clean.shape) for _ in values]
-        for array, value in zip(out, values):
-            array[on] = value.detach().numpy()
-        return out
+    def _seen(self, x: NDArray) -> tuple[Tensor, Tensor, NDArray]:
+        """Data (m', 1, k), clean values (m', C, k) and which sensors are on (m', 1, k), of x (m', C, d)."""
+        cases = len(x)
+        return self.y[:cases, None], torch.from_numpy(x @ self.operator.T), self.on[:cases, None]
 
 
 def rectified_posterior(
@@ -129,18 +126,17 @@ def rectified_posterior(
     approximation N(mode, (K^-1 + B_A^T B_A / noise^2)^-1), A the entries positive at the mode; what counts as
     converged, and what that cannot tell, is said in `hmc.sample`.
 
-    y: (M, k), M >= 1; mean: (d,) or a number; covariance: (d, d), positive definite; operator: (k, d); noise:
-    standard deviation in the units of y; omega: (M, k) bool, sensor j of case i was read only where it is True, and
-    y may hold anything elsewhere: a case that has no sensor on gets the prior; likelihood: in place of `noise`, the
-    law of each y_j given (operator x)_j, any object with a `log_prob` of rows that is independent from entry to
-    entry; n: samples returned per case; max_iterations: cap per chain, warm-up included: cases not converged there
-    come back with `resolved` False. So do cases whose y no x near the mode can give, such as y = 0 under a
-    `LogNormal`, which happens only where all fluxes upstream are zero. Case i uses the random stream (seed,
-    first_case + i) and is the same whatever other cases are in the call. noise = 0 with an invertible operator is
-    the closed form: all samples are the point operator^-1 y, rhat and ess NaN, no iteration. Raises `InputError` on
-    shapes that disagree, non-finite values, a covariance that is not positive definite, both or neither of noise and
-    likelihood, noise = 0 with an operator that has no inverse, a sensor that is off (the posterior would lie on a
-    surface) or data that no x >= 0 gives, or counts out of range.
+    y: (M, k), M >= 1; mean: (d,) or a number; covariance: (d, d), positive definite; operator: (k, d); noise: standard
+    deviation in the units of y; omega: (M, k) bool, sensor j of case i was read only where it is True, and y may hold
+    anything elsewhere: a case that has no sensor on gets the prior; likelihood: in place of `noise`, the law of each
+    y_j given (operator x)_j, an object with the methods of `Likelihood`; n: samples returned per case; max_iterations:
+    cap per chain, warm-up included: cases not converged there come back with `resolved` False. So do cases whose y no x
+    near the mode can give, such as y = 0 under a `LogNormal`, which happens only where all fluxes upstream are zero.
+    Case i uses the random stream (seed, first_case + i) and is the same whatever other cases are in the call. noise = 0
+    with an invertible operator is the closed form: all samples are the point operator^-1 y, rhat and ess NaN, no
+    iteration. Raises `InputError` on shapes that disagree, non-finite values, a covariance that is not positive
+    definite, both or neither of noise and likelihood, noise = 0 with an operator that has no inverse, a sensor that is
+    off (the posterior would lie on a surface) or data that no x >= 0 gives, or counts out of range.
     Source: Neal, "MCMC using Hamiltonian dynamics", 2011; Vehtari et al., Bayesian Analysis 16 (2021).
     """
     start = time.perf_counter()
@@ -165,7 +161,7 @@ def rectified_posterior(
             target = _Gaussian.of(m, k, b, noise, data, on)
         start_at = laplace(target, first_guess(m, k, len(data)))
         found = sample(target, start_at.mode, start_at.covariance, streams, schedule)
-    return ChainPosterior(*found, time.perf_counter() - start)
+    return replace(found, seconds=time.perf_counter() - start)
 
 
 def _check_seen(y: ArrayLike, omega: ArrayLike | None, sensors: int) -> tuple[NDArray, NDArray]:
@@ -190,10 +186,13 @@ def _check_entries(likelihood: Likelihood, y: NDArray, on: NDArray, clean: NDArr
     except RuntimeError:
         fits = False
     if not fits:
-        raise InputError(f"likelihood is {likelihood!r}; accepted is a law that is independent from entry to entry")
+        raise InputError(
+            f"likelihood is a {type(likelihood).__name__} that ties sensors together; "
+            "accepted is a law that is independent from entry to entry"
+        )
 
 
-def _point(data: NDArray, on: NDArray, operator: NDArray, n: int) -> tuple[NDArray, ...]:
+def _point(data: NDArray, on: NDArray, operator: NDArray, n: int) -> ChainPosterior:
     rows, d = operator.shape
     if not on.all():
         case = int((~on).any(1).argmax())
@@ -205,4 +204,5 @@ def _point(data: NDArray, on: NDArray, operator: NDArray, n: int) -> tuple[NDArr
         raise InputError(f"noise is 0 and y gives x = {x.min():.3g}; accepted is the y of some x >= 0")
     cases, nan = len(x), np.full(len(x), np.nan)
     samples = np.repeat(np.maximum(x, 0.0)[:, None], n, axis=1)
-    return samples, nan, nan.copy(), np.ones(cases, dtype=bool), np.ones(cases), np.zeros(cases, dtype=int)
+    done, none = np.ones(cases, dtype=bool), np.zeros(cases, dtype=int)
+    return ChainPosterior(samples, nan, nan.copy(), done, np.ones(cases), none, 0.0)

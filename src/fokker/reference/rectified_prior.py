@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from fokker.errors import InputError
 from fokker.reference.gaussian import check_prior, stream
 
-_NEWTON, _HALVINGS = 60, 12
-_SMALL = 1e-6  # falls of the energy that end the search for a mode
+_NEWTON = 100  # steps of the search for a mode, at most
+_ACROSS, _WITHIN = 3, 12  # lengths tried of each: across kinks, then up to the first
+_SMALL = 1e-6  # falls of the energy that end the search
 
 
 class RectifiedTarget(ABC):
@@ -68,6 +69,7 @@ class RectifiedTarget(ABC):
 
     def refit(self, draws: NDArray) -> None:
         """Nothing: the target is its own guide."""
+        return
 
 
 @dataclass(frozen=True)
@@ -91,38 +93,54 @@ class Laplace:
 def laplace(target: RectifiedTarget, guess: NDArray) -> Laplace:
     """A local mode of each case by damped Newton (Gauss-Newton) steps, and the curvature there.
 
-    U is smooth in each orthant with kinks at g_k = 0. Steps end at a kink; an entry at zero leaves it to the side
-    where U falls, or stays where U rises on both. Step lengths are halved until U falls. guess: (m, d).
-    Source: Bertsekas, "Projected Newton methods for optimization problems with simple constraints", 1982.
+    U is smooth in each orthant with kinks at g_k = 0. Entries that a step would carry across stop at zero; from there
+    they leave to the side where U falls, or rest where it rises on both. Steps are halved until U falls, at last
+    within the orthant, where a small one must. guess: (m, d).
+    Source: Nocedal and Wright, "Numerical optimization", 2006, sections 16.5 and 16.7 (active sets).
     """
     mode, live = guess.copy(), np.arange(len(guess))
     best = _finite(target.energy(mode[:, None])[:, 0])
     for _ in range(_NEWTON):
         part, g = target.at(live), mode[live]
-        data, curvature = part.local(np.maximum(g, 0.0))
-        left = (g[:, None] @ target.precision)[:, 0] - target.pull  # case by case, or rounding depends on the others
-        right = left + data
-        leave = np.where(-right > left, (right < 0) * 1.0, (left > 0) * -1.0)
-        side = np.where(g == 0, leave, np.sign(g))
-        slope = np.where(side > 0, right, left) * (side != 0)
-        way = -np.linalg.solve(_hessian(target, curvature, side), slope[..., None])[..., 0]
-        before, rows, length = best[live], np.arange(len(live)), 1.0
-        for _ in range(_HALVINGS):
-            trial = g[rows] + length * way[rows]
+        side, way = _newton(target, g, *part.local(np.maximum(g, 0.0)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            hits = np.where(way * side < 0, -g / way, np.inf)
+        reach = np.minimum(hits.min(1) * (1 + 1e-12), 1.0)  # to the first kink, or the whole step
+        before, rows, clipped = best[live], np.arange(len(live)), np.zeros(len(live), dtype=bool)
+        for i in range(_ACROSS + _WITHIN):
+            length = np.full(rows.size, 0.5**i) if i < _ACROSS else reach[rows] * 0.5 ** (i - _ACROSS)
+            trial = g[rows] + length[:, None] * way[rows]
             trial = np.where(trial * side[rows] > 0, trial, 0.0)
             energy = _finite(part.at(rows).energy(trial[:, None])[:, 0])
             better = energy < best[live[rows]]
-            mode[live[rows[better]]], best[live[rows[better]]] = trial[better], energy[better]
-            rows, length = rows[~better], length / 2
+            done = rows[better]
+            mode[live[done]], best[live[done]] = trial[better], energy[better]
+            clipped[done] = ((trial[better] == 0) & (g[done] != 0)).any(1)
+            rows = rows[~better]
             if not rows.size:
                 break
-        moved = best[live] < before  # before may be infinite
-        live = live[moved & ~(before - best[live] < _SMALL)]
+        fell = best[live] < before  # before may be infinite
+        live = live[fell & (clipped | ~(best[live] > before - _SMALL))]
         if not live.size:
             break
     precision = _hessian(target, target.local(np.maximum(mode, 0.0))[1], np.where(mode > 0, 1.0, -1.0))
     inverse = np.linalg.inv(precision)
     return Laplace(mode, (inverse + inverse.transpose(0, 2, 1)) / 2)
+
+
+def _newton(target: RectifiedTarget, g: NDArray, data: NDArray, curvature: NDArray) -> tuple[NDArray, NDArray]:
+    """The side of its kink on which each entry moves (m, d), 0 where it rests, and the Newton step (m, d)."""
+    left = (g[:, None] @ target.precision)[:, 0] - target.pull  # case by case, or rounding depends on the others
+    right = left + data
+    leave = np.where(-right > left, (right < 0) * 1.0, (left > 0) * -1.0)
+    side = np.where(g == 0, leave, np.sign(g))
+    while True:
+        slope = np.where(side > 0, right, left) * (side != 0)
+        way = -np.linalg.solve(_hessian(target, curvature, side), slope[..., None])[..., 0]
+        back = (g == 0) & (side != 0) & (way * side <= 0)  # pulled back across by the others: rests for now
+        if not back.any():
+            return side, way
+        side = np.where(back, 0.0, side)
 
 
 def _hessian(target: RectifiedTarget, curvature: NDArray, side: NDArray) -> NDArray:
