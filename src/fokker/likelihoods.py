@@ -23,6 +23,10 @@ class Likelihood(Protocol):
         """log p(y given clean) for each row (B,)."""
         ...
 
+    def slope(self, y: Tensor, clean: Tensor) -> Tensor:
+        """Its derivative by clean (B, *y_shape)."""
+        ...
+
 
 @dataclass(frozen=True)
 class Gaussian:
