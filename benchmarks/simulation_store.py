@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from fokker.problems.boundary_flux import FluxSimulator
+from fokker.problems.boundary_flux_reaction import ReactionSimulator
+from fokker.problems.channel import FluxSimulator
 from fokker.simulation.chunks import Simulator
 from fokker.simulation.store import simulate
 
@@ -55,7 +56,10 @@ class Row:
     chunk: int
 
 
-SIMULATORS = {"linear": Row(lambda: FluxSimulator(2.0), 36_000, 1000)}
+SIMULATORS = {
+    "linear": Row(lambda: FluxSimulator(2.0), 36_000, 1000),
+    "reaction": Row(lambda: ReactionSimulator(2.0, (64, 24)), 40_000, 500),
+}
 
 
 @dataclass(frozen=True)
