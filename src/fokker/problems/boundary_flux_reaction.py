@@ -26,6 +26,7 @@ from fokker.reference.latent import latent_posterior
 RATE = 5.0  # of growth
 CAPACITY = 2.0
 LAPLACE = "laplace"
+MORE = 4  # times as many reference samples: few cases, whose means are compared one by one
 SCALE = 1 / 200  # of noise, against boundary-flux: sensors vary by 0.157 here (standard deviation), by 31.0 there
 LEVELS = tuple(round(SCALE * noise, 6) for noise in (0.5, 1.0, 2.0, 5.0, 20.0, 50.0, 1000.0))
 
@@ -114,7 +115,7 @@ class BoundaryFluxReaction(FluxRun):
             lambda x: simulator.simulate(x, rng),
             simulator.jacobian,
             case.noise,
-            n=n,
+            n=MORE * n,
             seed=self.seed,
         )
         progress(len(y))
