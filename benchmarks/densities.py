@@ -6,7 +6,7 @@
 Every package has its own virtual environment (benchmarks/peers/requirements-*.txt) and runs to its own end, as one
 process on one core with one thread. `run` goes through the runs in the order of ORDER, seed by seed, and leaves out
 those that are there: it can be stopped at any time and started again, and takes hours. `collect` scores whatever is
-there and writes benchmarks/results/densities.json and docs/densities_peers.png.
+there and writes benchmarks/results/densities.json, docs/densities_peers.md and its figure.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def main() -> None:
                 cache / "runs",
                 ROOT / "benchmarks" / "results" / "densities.json",
                 ROOT / "docs" / "densities_peers.png",
+                ROOT / "docs" / "densities_peers.md",
             )
         )
         return

@@ -55,7 +55,7 @@ def panel(axes: Axes, task: Record) -> None:
     for kind, line in (("target", "--"), ("floor", ":")):
         axes.axhline(task[kind]["w1"], color="black", lw=1, ls=line)
         axes.annotate(
-            kind, (1, task[kind]["w1"]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+            kind, (0.02, task[kind]["w1"]), xycoords=("axes fraction", "data"), ha="left", va="bottom", fontsize=8
         )
     for run in task["runs"]:
         if run["curve"]:
