@@ -35,8 +35,8 @@ HEAD = """# The source paper's physics, point by point
 
 Written by `benchmarks/paper.py` from runs of `fokker run PROBLEM --preset paper`. The paper is Dasgupta et al. 2025
 (arXiv 2504.07437), section 6. Our copy of it has lost kappa, the noise levels and the convention of the flux: these are
-our choices (kappa = 1/30 in the linear channel, 4 in the one with growth, the same Peclet number in both), so curves can
-be compared, single numbers with care. Errors are the mean over test cases of |E[q given y] - q| over the mean flux.
+our choices (kappa = 1/30 in the linear channel, 4 in the one with growth, the same Peclet number in both), so curves
+can be compared, single numbers with care. Errors are the mean over test cases of |E[q given y] - q| over the mean flux.
 """
 POINTS = (
     (
@@ -186,7 +186,7 @@ def counts(settings: FluxRun, metrics: Mapping[str, float]) -> Iterator[str]:
     assert isinstance(settings, BoundaryFluxSensors)
     case = next(case for case in settings.cases() if case.noise == settings.shown_noise)
     names = [case.methods[0].name, "exact", "no_network"]
-    yield f"\nAt noise {case.noise:g}, by the number of working sensors (error in %, coverage of 50/80/95 % in %):\n"
+    yield f"\nAt noise {case.noise:g}, by the number of working sensors (errors in %, coverage in %):\n"
     yield f"| sensors on | {' | '.join(names)} | over exact | coverage | exact's |"
     yield "|---" * 7 + "|"
     ratios = []
