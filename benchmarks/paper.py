@@ -169,7 +169,7 @@ def table(settings: FluxRun, metrics: Mapping[str, float]) -> Iterator[str]:
 def distances(settings: FluxRun, metrics: Mapping[str, float]) -> Iterator[str]:
     """Means and spreads against the Markov chains."""
     names = [settings.cases()[0].methods[0].name, "no_network", *settings.competitors]
-    yield "\nAgainst the Markov chains: distance of means in exact standard deviations / ratio of standard deviations:\n"
+    yield "\nAgainst the Markov chains: distance of the means in exact standard deviations, ratio of spreads:\n"
     yield f"| noise | cases resolved | {' | '.join(names)} | CRPS: {' / '.join([*names, 'exact'])} |"
     yield "|---" * (len(names) + 3) + "|"
     for case in settings.cases():

@@ -10,6 +10,7 @@ from fokker.likelihoods import Gaussian, LogNormal, Saturating
 from fokker.networks.foreign import wrap_eps
 from fokker.networks.variance_head import VarianceHead
 from fokker.noise import Correlated, White
+from fokker.operators.layouts import RandomLayouts
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.prior import Prior
 from fokker.posterior.recipes import Recipe
@@ -42,8 +43,8 @@ __all__ = [
     "DDIM", "DDPM", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior", "Correlated", "CosineField",
     "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun",
     "HeunTime", "InputError", "Joint", "Karras", "LogNormal", "LogSNR", "MixtureScore", "NoiseProcess",
-    "PosteriorSamples", "PredictorCorrector", "Prior", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SumScore",
-    "TiltedScore", "Transition", "UniformTime", "VarianceExploding", "VarianceHead", "VariancePreserving",
-    "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior", "fit_variance", "langevin", "load",
-    "log_prob", "sample", "variational_bound", "wrap_eps",
+    "PosteriorSamples", "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating",
+    "ScoreModel", "SumScore", "TiltedScore", "Transition", "UniformTime", "VarianceExploding", "VarianceHead",
+    "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior",
+    "fit_variance", "langevin", "load", "log_prob", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip
