@@ -14,6 +14,7 @@ from fokker.problems.flux_summary import LEVELS, Summary
 from fokker.storage import read_json
 
 EXACT, NO_NETWORK = "exact", "no_network"
+ALMOST_SURE = 1e-3  # exact standard deviation, where the prior's is about 1, below which a flux is all but known: zero
 
 
 def model_path(out: Path, model: Model) -> Path:
@@ -48,7 +49,7 @@ def measure(
     intervals. crps_z is the paired z of CRPS, `no_network` minus learned, over all test cases; crps_z_NAME against a
     competitor, over the cases that it has. mean_distance is the root mean square, over cases and fluxes, of the
     difference to the exact mean in exact standard deviations, std_ratio the mean ratio of standard deviations; fluxes
-    without spread are left out. sbc_deviation and tarp_deviation are those of `calibration`. A set of test cases with a
+    that are almost surely zero are left out. sbc_deviation and tarp_deviation are those of `calibration`. A set of test cases with a
     name of its own has it before METRIC. What is not a finite number (no case resolved, no flux at all) is left out.
     """
     metrics: dict[str, float] = {}
@@ -116,9 +117,9 @@ def scores(summary: Summary, truth: np.ndarray, cases: np.ndarray) -> dict[str, 
 
 
 def closeness(summary: Summary, exact: Summary, cases: np.ndarray) -> dict[str, float]:
-    """mean_distance and std_ratio over these cases, and the fluxes that have any spread; nothing for none."""
+    """mean_distance and std_ratio over these cases and the fluxes that are not almost surely zero; nothing for none."""
     spread = exact.std[cases]
-    some = spread > 1e-9
+    some = spread > ALMOST_SURE
     if not some.any():
         return {}
     apart = ((summary.mean[cases] - exact.mean[cases]) / np.where(some, spread, 1.0))[some]
