@@ -49,8 +49,9 @@ def measure(
     intervals. crps_z is the paired z of CRPS, `no_network` minus learned, over all test cases; crps_z_NAME against a
     competitor, over the cases that it has. mean_distance is the root mean square, over cases and fluxes, of the
     difference to the exact mean in exact standard deviations, std_ratio the mean ratio of standard deviations; fluxes
-    that are almost surely zero are left out. sbc_deviation and tarp_deviation are those of `calibration`. A set of test cases with a
-    name of its own has it before METRIC. What is not a finite number (no case resolved, no flux at all) is left out.
+    that are almost surely zero are left out. sbc_deviation and tarp_deviation are those of `calibration`. A set of
+    test cases with a name of its own has it before METRIC. What is not a finite number (no case resolved, no flux at
+    all) is left out.
     """
     metrics: dict[str, float] = {}
     for case in settings.cases():
