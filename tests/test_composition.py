@@ -423,6 +423,7 @@ def missing(count=2000):
     return x, np.where(rng.random((count, 2)) > 0.3, y, np.nan)
 
 
+@pytest.mark.filterwarnings("ignore:nothing is observed")
 def test_guidance_of_a_posterior():
     posterior = fokker.fit(*missing(), recipe=RECIPE, coordinates="standard")
     y = np.array([[1.0, -0.5], [0.2, np.nan]])

@@ -166,6 +166,7 @@ def test_bad_seeds_steps_and_grids_are_refused(posterior):
         posterior.sample(Y[0], 3, omega=np.ones((2, 5)))
 
 
+@pytest.mark.filterwarnings("ignore:nothing is observed")
 def test_missing_entries_by_nan_and_by_omega_are_the_same(masked):
     omega = torch.rand(Y.shape, generator=torch_generator(3, "omega")).numpy() > 0.4
     by_nan = masked.sample(np.where(omega, Y, np.nan), 5).samples
