@@ -12,10 +12,11 @@ from torch.distributions import MultivariateNormal
 
 import fokker
 from exact import COVARIANCE, MEAN, PROCESSES, Fixed, gaussian, limit, mixture, mixture_draw, moment_z
-from fokker.coordinates import Posterior, Standard, Unchanged
+from fokker.coordinates import Standard, Unchanged
 from fokker.errors import InputError
 from fokker.networks.denoiser import NetworkScore
 from fokker.posterior.recipes import DEFAULT
+from fokker.posterior_coordinates import Posterior
 from fokker.score import Denoiser, GaussianScore, Joint, MixtureScore
 from fokker.states import Moments
 from fokker.training import TrainSettings

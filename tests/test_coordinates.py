@@ -11,9 +11,11 @@ import torch
 
 from exact import limit, moment_z
 from fokker import coordinates
-from fokker.coordinates import Posterior, estimate, moments_of, observed, restore
+from fokker.coordinates import estimate, moments_of, restore
 from fokker.errors import InputError
+from fokker.posterior_coordinates import Posterior
 from fokker.rng import torch_generator
+from fokker.states import observed
 
 F64 = torch.float64
 D_X, D_Y = 3, 4

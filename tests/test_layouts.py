@@ -12,12 +12,12 @@ import torch
 
 import fokker
 from exact import limit
-from fokker.coordinates import Posterior
 from fokker.errors import InputError
 from fokker.likelihoods import Gaussian
 from fokker.operators.layouts import RandomLayouts, with_count
 from fokker.posterior.recipes import DEFAULT
 from fokker.posterior.training_data import PATTERNS, Pairs
+from fokker.posterior_coordinates import Posterior
 from fokker.reference.gaussian import LinearGaussian
 from fokker.rng import torch_generator
 from fokker.training import TrainSettings

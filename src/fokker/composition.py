@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fokker.coordinates import Affine, Posterior
+from fokker.coordinates import Affine
 from fokker.errors import InputError
+from fokker.posterior_coordinates import Posterior
 from fokker.processes import NoiseProcess, Time, as_time
 from fokker.rng import Key
 from fokker.score import Joint, ScoreModel

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from fokker.errors import InputError
+
 
 def ledoit_wolf(scaled: Tensor, correlation: Tensor) -> float:
     """The weight in [0, 1] of the identity, in a mean with the correlation, that minimises the expected squared error.
@@ -68,3 +70,12 @@ def from_incomplete(scaled: Tensor, start: Tensor, shrinkage: float) -> tuple[Te
             break
         before = now
     return mean, covariance
+
+
+def check_varies(name: str, spread: Tensor) -> None:
+    """InputError that names the entries of `name` whose spread is zero: they could not be scaled."""
+    flat = spread.flatten().nan_to_num()
+    if bool((flat <= 0).any()):
+        where = (flat <= 0).nonzero().flatten().tolist()
+        shown = ", ".join(map(str, where[:5])) + (", ..." if len(where) > 5 else "")
+        raise InputError(f"{name}: entries {shown} never vary; leave them out, only entries that vary are accepted")

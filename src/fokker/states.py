@@ -65,6 +65,15 @@ def kept_entries(value: Tensor, cond: Cond) -> Tensor:
     return mask.reshape(*mask.shape, *[1] * (value.ndim - mask.ndim)).expand_as(value)
 
 
+def observed(cond: Cond) -> tuple[Tensor, Tensor]:
+    """y, and where it is observed: not NaN, and omega True where it is given."""
+    y = cond["y"]
+    seen = ~y.isnan()
+    if "omega" in cond:
+        seen = seen & cond["omega"].to(torch.bool)
+    return torch.where(seen, y, torch.nan), seen
+
+
 @dataclass(frozen=True)
 class Moments:
     """Mean and covariance of what is diffused, for the first draw N(m mean, m^2 Cov + sigma^2 C).

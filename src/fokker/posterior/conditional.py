@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fokker import coordinates as coordinate_kinds
 from fokker.composition import SumScore, classifier_free
-from fokker.coordinates import Coordinates, observed
+from fokker.coordinates import Coordinates
 from fokker.errors import InputError
 from fokker.flow_density import log_prob, numbers
 from fokker.networks.denoiser import NetworkScore
@@ -29,7 +29,7 @@ from fokker.processes import NoiseProcess
 from fokker.rng import Rows
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import sample
-from fokker.states import Cond
+from fokker.states import Cond, observed
 from fokker.time_grid import Grid
 
 

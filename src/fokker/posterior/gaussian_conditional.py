@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fokker.coordinates import Coordinates, Posterior
+from fokker.coordinates import Coordinates
 from fokker.errors import InputError
 from fokker.posterior.samples import PosteriorSamples, as_measurements, check_count
+from fokker.posterior_coordinates import Posterior
 from fokker.rng import Key, Rows
 from fokker.states import Cond
 

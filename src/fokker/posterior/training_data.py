@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fokker.coordinates import MAX_VECTOR, Posterior, observed
 from fokker.errors import InputError
 from fokker.likelihoods import Gaussian, Likelihood
 from fokker.operators.layouts import Layouts
+from fokker.posterior_coordinates import MAX_VECTOR, Posterior
 from fokker.rng import torch_generator
-from fokker.states import Cond
+from fokker.states import Cond, observed
 
 Clip = tuple[float | None, float | None]
 FEWEST = 10  # rows

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from fokker import api
-from fokker.coordinates import Posterior as PosteriorCoordinates
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import PosteriorSamples
+from fokker.posterior_coordinates import Posterior as PosteriorCoordinates
 from fokker.problems.density_metrics import (
     EXACT,
     METRICS,

@@ -19,10 +19,10 @@ import torch
 import xarray
 
 from fokker import api
-from fokker.coordinates import Posterior as PosteriorCoordinates
 from fokker.errors import InputError
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import PosteriorSamples
+from fokker.posterior_coordinates import Posterior as PosteriorCoordinates
 from fokker.problems.flux_metrics import EXACT, NO_NETWORK, measure, model_path, result_path
 from fokker.problems.flux_settings import Case, FluxRun, Method, Model
 from fokker.problems.flux_summary import SHOWN, Summary
