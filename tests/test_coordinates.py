@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exact import limit, moment_z
-from fokker import coordinates
+from fokker import posterior_coordinates
 from fokker.coordinates import estimate, moments_of, restore
 from fokker.errors import InputError
 from fokker.posterior_coordinates import Posterior
@@ -218,7 +218,7 @@ def test_more_patterns_than_are_kept_change_nothing(monkeypatch):
     x, y = draw(40)
     cond = {"y": y, "omega": torch.rand(y.shape, generator=torch_generator(0, "omega")) > 0.4}
     whole = exact().forward(x, cond)
-    monkeypatch.setattr(coordinates, "_PATTERNS", 2)
+    monkeypatch.setattr(posterior_coordinates, "_PATTERNS", 2)
     small = exact()
     assert torch.equal(small.forward(x, cond), whole) and torch.equal(small.forward(x, cond), whole)
     assert len(small._known) <= 2
