@@ -560,6 +560,13 @@ def test_folders_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert hashes(tmp_path) == {"file": hashlib.sha256(b"mine").hexdigest()}
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert cli.command([*ONE, "--out", str(tmp_path)]) == 2
+    one_line(capsys.readouterr().err, f"{tmp_path}: holds other files and no run")
+    assert hashes(tmp_path) == {"notes.txt": hashlib.sha256(b"mine").hexdigest()}
+
+
 MODEL, STORE = "models/mean0.3-noise1", "simulations.zarr/mean0.3-train"
 STATE, WEIGHTS, DONE = (
     f"{MODEL}/{name}" for name in ("train_state.safetensors", "weights.safetensors", "training.json")

@@ -63,7 +63,7 @@ def test_layouts_with_a_count_are_all_equally_likely(count):
 
 
 def test_wrong_laws_are_refused():
-    for bad in (0.0, -0.1, 1.1, float("nan")):
+    for bad in (0.0, -0.1, 1.1, float("nan"), "a"):
         with pytest.raises(InputError, match="probability: got"):
             RandomLayouts(bad)
     for bad in (1.0, -0.1, float("nan")):
@@ -121,6 +121,18 @@ def test_missing_entries_and_layouts_together_are_refused():
     clean[3, 2] = np.nan
     with pytest.raises(InputError, match="y: got NaN with layouts"):
         fokker.fit(x, clean, omega=RandomLayouts(0.5), recipe=RECIPE)
+
+
+@pytest.mark.parametrize("omega", [0.7, -3, np.full((50, 5), 0.5), np.ones((50, 4)), "all"])
+def test_what_is_no_mask_is_refused(omega):
+    x, clean = pairs(50)
+    with pytest.raises(InputError, match="omega: got"):
+        fokker.fit(x, clean, omega=omega, recipe=RECIPE)
+
+
+def test_what_is_no_likelihood_is_refused():
+    with pytest.raises(InputError, match="likelihood: got"):
+        fokker.fit(*pairs(50), likelihood=0.3, recipe=RECIPE)
 
 
 @pytest.fixture(scope="module")

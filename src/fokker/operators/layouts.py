@@ -33,9 +33,9 @@ class RandomLayouts:
     blank: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.probability <= 1:
+        if not isinstance(self.probability, int | float) or not 0 < self.probability <= 1:
             raise InputError(f"probability: got {self.probability!r}, numbers above 0 and up to 1 are accepted")
-        if not 0 <= self.blank < 1:
+        if not isinstance(self.blank, int | float) or not 0 <= self.blank < 1:
             raise InputError(f"blank: got {self.blank!r}, numbers from 0 to below 1 are accepted")
 
     def sample(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -86,6 +86,8 @@ class Pairs(Draws):
     ):
         super().__init__(x, seed, held_out)
         self.y = numbers_of("y", y)
+        if likelihood is not None and not hasattr(likelihood, "sample"):
+            raise InputError(f"likelihood: got {likelihood!r}, a law such as Gaussian(0.1) is accepted")
         self.likelihood, self.clip = likelihood, clip or (None, None)
         self.spread: Tensor | None = None
         if len(self.y) != len(self.x):
@@ -98,7 +100,7 @@ class Pairs(Draws):
         if self.layouts is not None and bool(self.y.isnan().any()):
             raise InputError("y: got NaN with layouts that are drawn anew, complete rows are accepted")
         if self.layouts is None and omega is not None:
-            self.omega = torch.as_tensor(omega).to(torch.bool).expand_as(self.y)
+            self.omega = _mask("omega", omega, self.y)
         elif bool(self.y.isnan().any()):
             self.omega = ~self.y.isnan()
 
@@ -174,6 +176,18 @@ class Pairs(Draws):
             yield self.omega
         if isinstance(self.likelihood, Gaussian) and self.likelihood.covariance is not None:
             yield torch.as_tensor(self.likelihood.covariance, dtype=torch.float64).cpu()
+
+
+def _mask(name: str, value: Any, like: Tensor) -> Tensor:
+    """True and False, or 1 and 0, of the shape of `like` or of one row of it; InputError for anything else."""
+    found = numbers_of(name, value)
+    shapes = (tuple(like.shape), tuple(like.shape[1:]), (*like.shape[1:], 1))
+    if tuple(found.shape) not in shapes or not bool(((found == 0) | (found == 1)).all()):
+        raise InputError(
+            f"{name}: got {tuple(found.shape)} numbers, True and False of shape {tuple(like.shape)}, or a law of "
+            "layouts such as RandomLayouts(0.7), is accepted"
+        )
+    return (found.reshape(like.shape[1:]) if tuple(found.shape) != tuple(like.shape) else found).bool().expand_as(like)
 
 
 def numbers_of(name: str, value: Any) -> Tensor:

@@ -14,6 +14,8 @@ from typing import Any
 from fokker.errors import InputError
 from fokker.storage import ensure_writable, file_hash, locked, read_json, read_tensors, write_json
 
+PARTS = {"models", "results", "simulations.zarr", "posterior.zarr"}  # by which a run is known that has lost its config
+
 
 @contextlib.contextmanager
 def held(settings: Mapping[str, Any], packages: tuple[str, ...], out: Path) -> Iterator[None]:
@@ -30,9 +32,12 @@ def held(settings: Mapping[str, Any], packages: tuple[str, ...], out: Path) -> I
 
 
 def _claim(settings: Mapping[str, Any], out: Path) -> None:
-    """InputError where `out` holds a run with other settings."""
+    """InputError where `out` holds a run with other settings, or other things and no run."""
     path = out / "config.json"
     if not path.exists():
+        others = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
+        if others and not others & PARTS:
+            raise InputError(f"{out}: holds other files and no run, a new or an empty folder is accepted")
         return
     try:
         found = dict(read_json(path))

@@ -168,7 +168,7 @@ def marginals(data: CaseData) -> Figure | None:
         return None
     columns = 2 if len(picked) in (2, 4) else min(3, len(picked))
     lines = -(-len(picked) // columns)
-    figure = new(3.9 * columns, 2.7 * lines + 0.8)
+    figure = new(max(8.5, 3.9 * columns), 2.7 * lines + 0.8)  # wide enough for the title and the legend
     outer = figure.add_gridspec(lines, columns)
     half = FluxSimulator.channel.segments
     for position, (index, segment) in enumerate(picked):

@@ -73,7 +73,12 @@ def by_noise(cases: list[CaseData]) -> Figure:
             right.plot(place, row, **style)
     for level in LEVELS:
         right.axhline(100 * level, color=TRUTH, lw=0.8, ls=":")
-    left.set(yscale="log", ylabel="mean |E[q | y] − q|, % of the mean flux")
+    left.set(ylabel="mean |E[q | y] − q|, % of the mean flux")
+    drawn = np.concatenate([line.get_ydata() for line in left.lines])
+    if np.nanmax(drawn) > 10 * np.nanmin(drawn):
+        left.set_yscale("log")
+    else:
+        left.set_ylim(0, None)
     right.set(ylabel="true fluxes inside central intervals, %", yticks=[100 * level for level in LEVELS])
     for axes in (left, right):
         axes.set(xscale="log", xlabel="noise of the sensors")

@@ -29,7 +29,8 @@ HERO = (
 )
 SENSORS = (
     "Test cases whose number of working sensors is fixed, every set of so many equally likely. Without any sensor the "
-    "answer is the prior, and what is shown there is how well the model has learned it."
+    "answer is the prior, and what is shown there is how well the model has learned it: a few training layouts in a "
+    "hundred have no sensor on."
 )
 PROCESSES = {"ve": "variance exploding", "vp": "variance preserving"}
 FEW = 3  # noise levels up to which every one is shown on its own only

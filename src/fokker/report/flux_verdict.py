@@ -149,9 +149,9 @@ def _gains(case: Case, get: Lookup) -> Iterator[Check]:
             continue
         ours, theirs = get("learned", metric), get(name, metric)
         z = get("learned", key) if get.has("learned", key) else 0.0  # no z: the two never differ
-        finding = "the network adds little or nothing."
+        finding = "no clear difference."
         if abs(z) >= CLEAR:
-            finding = "the network adds something." if z > 0 else "the network makes it worse."
+            finding = "the network is better." if z > 0 else "the network is worse."
         who = "the Gaussian without a network" if name == NO_NETWORK else f"the {name.capitalize()} posterior"
         where = "all test cases" if metric == "crps_all" else "the test cases with an exact posterior"
         text = (
