@@ -166,6 +166,17 @@ def test_bad_seeds_steps_and_grids_are_refused(posterior):
         posterior.sample(Y[0], 3, omega=np.ones((2, 5)))
 
 
+def test_names_in_place_of_objects_are_refused(posterior):
+    with pytest.raises(InputError, match="sampler: got 'heun', an object such as"):
+        posterior.sample(Y, 3, sampler="heun")
+    with pytest.raises(InputError, match="process: got 'vp', an object such as"):
+        posterior.on("vp")
+    with pytest.raises(InputError, match="process: got 'vp', an object such as"):
+        fokker.fit(*pairs(50), process="vp", recipe=RECIPE)
+    with pytest.raises(InputError, match="model: got ConditionalPosterior, a score model is accepted"):
+        fokker.log_prob(posterior, Y)
+
+
 @pytest.mark.filterwarnings("ignore:nothing is observed")
 def test_missing_entries_by_nan_and_by_omega_are_the_same(masked):
     omega = torch.rand(Y.shape, generator=torch_generator(3, "omega")).numpy() > 0.4

@@ -24,7 +24,7 @@ from fokker.posterior.folder import Model, fit_in_folder
 from fokker.posterior.prior import Prior
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.training_data import Clip, Draws, Pairs
-from fokker.processes import NoiseProcess, VarianceExploding
+from fokker.processes import NoiseProcess, VarianceExploding, check_process
 from fokker.rng import check_seed, torch_generator
 from fokker.score import RHO_RANGE
 from fokker.states import Cond, Moments
@@ -208,6 +208,8 @@ def _network(network: nn.Module | None, recipe: Recipe, x: Tensor, feature_size:
 
 def _levels_of(process: NoiseProcess | None, data_std: float) -> tuple[NoiseProcess, tuple[float, float]]:
     """The process, and the noise levels that the model is to know."""
+    if process is not None:
+        check_process(process)
     low, high = (level * data_std for level in RHO_RANGE)
     return VarianceExploding(sigma_max=high) if process is None else process, (low, high)
 

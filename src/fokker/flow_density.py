@@ -58,6 +58,9 @@ def log_prob(
     Raises InputError for a wrong shape, NaN or infinities in x, or a model whose denoiser cannot be differentiated,
     FloatingPointError (naming the row) where the result is not finite.
     """
+    if not isinstance(model, ScoreModel):
+        what = "a score model is accepted; posteriors have a log_prob of their own"
+        raise InputError(f"model: got {type(model).__name__}, {what}")
     check_seed(seed)
     check_positive("rtol", rtol)
     check_positive("atol", atol)

@@ -286,3 +286,9 @@ def check_positive(name: str, value: float) -> None:
     """InputError unless `value` is a finite number above zero."""
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise InputError(f"{name}: got {value!r}, a finite number > 0 is accepted")
+
+
+def check_process(value: NoiseProcess) -> None:
+    """InputError unless `value` is a process."""
+    if not isinstance(value, NoiseProcess):
+        raise InputError(f"process: got {value!r}, an object such as fokker.VariancePreserving(n=2) is accepted")

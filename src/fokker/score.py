@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.processes import NoiseProcess, Time, as_time
+from fokker.processes import NoiseProcess, Time, as_time, check_process
 from fokker.rng import Key
 from fokker.states import Cond, Moments, Processes, State, as_cond, column, kept_entries, over_parts
 
@@ -104,6 +104,7 @@ class Denoiser(ScoreModel):
 
     def on(self, process: NoiseProcess) -> Denoiser:
         """A shallow copy on `process`; InputError where the noise differs, as a denoiser belongs to its noise."""
+        check_process(process)
         if process.noise != self.process.noise:
             raise InputError("process: its noise has another law than the one this denoiser was made for")
         other = copy.copy(self)
@@ -190,6 +191,7 @@ class MixtureScore(Denoiser):
 
     def on(self, process: NoiseProcess) -> MixtureScore:
         """The same mixture on another process; an exact model takes any noise."""
+        check_process(process)
         other = MixtureScore(process, self.weights, self.means, self.covariances)
         other.dtype, other.rho_range = self.dtype, self.rho_range
         return other

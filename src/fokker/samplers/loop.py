@@ -97,6 +97,8 @@ def sample(
     and sample) as soon as a state is not finite.
     """
     sampler = GaussianTransition() if sampler is None else sampler
+    if not hasattr(sampler, "step"):
+        raise InputError(f"sampler: got {sampler!r}, an object such as fokker.Heun() is accepted")
     count = _rows_of(shape)
     if start is not None:
         start = check_state("start", start, model, shape)
