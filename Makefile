@@ -26,6 +26,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/foundation.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/noise_family.py
 	$(BIN)/python benchmarks/noise_family_report.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_store.py
 
 clean:
 	rm -rf $(VENV)
