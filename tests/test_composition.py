@@ -210,6 +210,8 @@ def test_bad_likelihoods_are_refused(function):
         fokker.TiltedScore(gaussian(PROCESSES["vp2"]), function).denoise(states(), 0.5)
     with pytest.raises(InputError, match="log_likelihood"):
         fokker.TiltedScore(gaussian(PROCESSES["vp2"]), "gaussian")
+    with pytest.raises(InputError, match=r"log_likelihood: takes \(x_t\), a function of \(x_t, t, cond\)"):
+        fokker.TiltedScore(gaussian(PROCESSES["vp2"]), lambda x_t: x_t.sum(1))
 
 
 # --- Sums

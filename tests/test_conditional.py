@@ -166,6 +166,16 @@ def test_bad_seeds_steps_and_grids_are_refused(posterior):
         posterior.sample(Y[0], 3, omega=np.ones((2, 5)))
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:99", 1.5])
+def test_devices_that_are_not_there_are_refused(device, tmp_path):
+    with pytest.raises(InputError, match="device: got"):
+        fokker.fit(*pairs(50), recipe=RECIPE, device=device)
+    with pytest.raises(InputError, match="device: got"):
+        fokker.fit_prior(pairs(50)[0], recipe=RECIPE, device=device)
+    with pytest.raises(InputError, match="device: got"):
+        fokker.load(tmp_path, device=device)
+
+
 def test_names_in_place_of_objects_are_refused(posterior):
     with pytest.raises(InputError, match="sampler: got 'heun', an object such as"):
         posterior.sample(Y, 3, sampler="heun")

@@ -285,6 +285,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, capsys: Any) 
     assert run("boundary-flux-reaction", tmp_path / "run", *words) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "127.0.0.1:1" in said
+    assert not (tmp_path / "run" / "config.json").exists(), "other settings may follow where nothing was made"
 
 
 def test_pages_of_another_problem_are_refused(tmp_path: Path, serial: pytest.MonkeyPatch) -> None:

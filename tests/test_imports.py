@@ -29,6 +29,7 @@ ORDER = [
         "composition",
         "variational",
     },
+    {"tilted"},
     {"training"},
     {"posterior", "fields"},
     {"api"},

@@ -1,7 +1,7 @@
 """Bayesian inverse problems with diffusion models: posterior samples that can be trusted."""
 
 from fokker.api import fit, fit_prior, load
-from fokker.composition import SumScore, TiltedScore, classifier_free
+from fokker.composition import SumScore, classifier_free
 from fokker.custom_process import CustomProcess
 from fokker.ddpm import DDPM
 from fokker.errors import InputError
@@ -34,6 +34,7 @@ from fokker.samplers import (
     sample,
 )
 from fokker.score import GaussianScore, Joint, MixtureScore, ScoreModel
+from fokker.tilted import TiltedScore
 from fokker.time_grid import DDPMIndices, Karras, LogSNR, UniformTime
 from fokker.variational import VariationalBound, fit_variance, variational_bound
 

@@ -63,12 +63,13 @@ def fit(
     same weights. device: where the network lives ("cuda" for a GPU); data and samples stay on the CPU. progress:
     called with a record at every validation.
 
-    Raises InputError for wrong shapes, NaN in x, infinities, fewer than 10 pairs or entries that never vary.
+    Raises InputError for wrong shapes, NaN in x, infinities, fewer than 10 pairs, entries that never vary or a device
+    that is not there.
     """
     check_seed(seed)
     recipe = _recipe(recipe, coordinates, steps)
     data = Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out)
-    trainer, posterior = _posterior(data, process, network, recipe, clip, seed, torch.device(device))
+    trainer, posterior = _posterior(data, process, network, recipe, clip, seed, _device(device))
     return _train(trainer, posterior, data, out, lambda path: ConditionalPosterior.load(path, device), progress)
 
 
@@ -100,7 +101,7 @@ def fit_prior(
     x = data.x[data.train]
     moments = moments_of(x)
     data_std = float(x.var(0).mean().sqrt())
-    network = _network(network, recipe, x, 0, seed).to(device)
+    network = _network(network, recipe, x, 0, seed).to(_device(device))
     process, rho_range = _levels_of(process, data_std)
     prior = Prior(
         process,
@@ -132,11 +133,23 @@ def fit_prior(
 def load(directory: str | Path, device: str | torch.device = "cpu") -> ConditionalPosterior | Prior:
     """The posterior or prior that `save` (or `fit(..., out=directory)`) left, its network on `device`.
 
-    Nothing read from disk runs code. InputError names a file that is missing or damaged.
+    Nothing read from disk runs code. InputError names a file that is missing or damaged, or a device that is not there.
     """
+    device = _device(device)
     if kind_of(directory) == Prior.kind:
         return Prior.load(directory, device)
     return ConditionalPosterior.load(directory, device)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """The device; InputError where there is none of that name on this machine."""
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch says it in any of these ways
+        said = str(error).strip().split("\n")[0]
+        raise InputError(f"device: got {device!r} ({said}), 'cpu' or a device of this machine is accepted") from error
+    return found
 
 
 def _recipe(recipe: str | Recipe, coordinates: str | None, steps: int | None) -> Recipe:

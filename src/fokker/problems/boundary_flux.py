@@ -18,7 +18,8 @@ from fokker.errors import InputError
 from fokker.likelihoods import Gaussian, Likelihood, LogNormal, Saturating
 from fokker.posterior.recipes import Recipe
 from fokker.problems.channel import FluxSimulator
-from fokker.problems.flux_settings import Case, FluxRun, Reference, Targets
+from fokker.problems.flux_settings import Case, FluxRun
+from fokker.problems.flux_targets import Reference, Targets
 from fokker.reference.rectified import rectified_posterior
 
 FEW_CLIPPED = 1.0  # prior means from here on leave so few fluxes at zero that 9,000 fixed pairs are enough

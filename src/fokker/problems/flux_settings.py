@@ -20,6 +20,7 @@ from fokker.operators.layouts import RandomLayouts
 from fokker.posterior import recipes
 from fokker.posterior.recipes import Recipe
 from fokker.problems.channel import FluxSimulator
+from fokker.problems.flux_targets import Reference, Targets
 from fokker.problems.folder import plain
 from fokker.processes import NoiseProcess, VarianceExploding, VariancePreserving
 from fokker.rng import check_seed
@@ -34,42 +35,6 @@ SAMPLERS: dict[str, Callable[[float], Sampler]] = {
     "rk45": lambda alpha: RK45(rtol=1e-3, atol=1e-3),
 }
 PROCESSES = ("ve", "vp")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Posteriors that need no learning, of M test cases.
-
-    samples (M, n, 30); rhat, ess, resolved (M,) say which can be used; seconds of the whole; others: samples of
-    approximations that are shown beside them, by name.
-    """
-
-    samples: np.ndarray
-    rhat: np.ndarray
-    ess: np.ndarray
-    resolved: np.ndarray
-    seconds: float
-    others: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What a case must reach; None: no target. Ratios are learned over exact.
-
-    error, crps: ratios of the error of the mean and of CRPS, at most; error_percent: at most, where the exact error is
-    zero; points: of coverage, at most apart from the exact; gain: CRPS below `no_network` with a paired z of at least
-    this; distance: of the mean to the exact one, in exact standard deviations, root mean square, at most; spread: how
-    far the mean ratio of standard deviations may be from 1; calibration: largest deviation of ranks from uniform.
-    """
-
-    error: float | None = None
-    crps: float | None = None
-    error_percent: float | None = None
-    points: float | None = 2.0
-    gain: float | None = None
-    distance: float | None = None
-    spread: float | None = None
-    calibration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +100,8 @@ class FluxRun:
         if 0 < self.train < 100:
             raise InputError(f"train: got {self.train}, at least 100 pairs (or 0 for the default) are accepted")
         if not 2 <= self.reference <= self.test:
-            raise InputError(f"reference: got {self.reference}, 2 to {self.test} (the test cases) are accepted")
+            text = f"2 to {self.test} are accepted, as it is the first of the {self.test} test cases that get one"
+            raise InputError(f"reference: got {self.reference}, {text}")
         if self.sampler and self.sampler not in SAMPLERS:
             raise InputError(f"sampler: got {self.sampler!r}, one of {', '.join(SAMPLERS)} is accepted")
         if not 0.3 <= self.n <= 100:  # the noise-to-signal at t = 1 is too small below, infinite above
@@ -143,10 +109,10 @@ class FluxRun:
         recipes.get(self.recipe)
         if self.coordinates and self.coordinates not in KINDS:
             raise InputError(f"coordinates: got {self.coordinates!r}, one of {', '.join(KINDS)} is accepted")
-        if min(self.mesh) < 2 or self.order not in (1, 2):
-            raise InputError(
-                f"mesh: got {self.mesh} elements of order {self.order}, at least 2 x 2 of order 1 or 2 is accepted"
-            )
+        if self.order not in (1, 2):
+            raise InputError(f"order: got {self.order}, 1 or 2 is accepted")
+        if min(self.mesh) < 2:
+            raise InputError(f"mesh: got {self.mesh}, at least 2 elements along and across are accepted")
         check_seed(self.seed)
         for alpha in self.alpha:
             if alpha != 0 and self.sampler in ("heun", "rk45"):

@@ -21,14 +21,31 @@ PARTS = {"models", "results", "simulations.zarr", "posterior.zarr"}  # by which 
 def held(settings: Mapping[str, Any], packages: tuple[str, ...], out: Path) -> Iterator[None]:
     """Hold `out` as its only writer, with config.json: the settings, and the versions of Python and these packages.
 
+    A new run that fails before it has made anything leaves no config.json, so that other settings may follow.
+
     Raises InputError where the folder holds a run with other settings or is in use, OSError where the disk fails.
     """
     ensure_writable(out)
     with locked(out):
+        path = out / "config.json"
+        new = not path.exists()
         _claim(settings, out)
         versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-        write_json(out / "config.json", {**settings, "versions": versions})
-        yield
+        write_json(path, {**settings, "versions": versions})
+        try:
+            yield
+        except (InputError, OSError):
+            if new and not _made(out):
+                path.unlink(missing_ok=True)
+            raise
+
+
+def _made(out: Path) -> bool:
+    """Whether `out` has any result beside its settings and the marks of empty Zarr groups."""
+    return any(
+        path.is_file() and path.name not in ("config.json", "zarr.json") and not path.name.startswith(".")
+        for path in out.rglob("*")
+    )
 
 
 def _claim(settings: Mapping[str, Any], out: Path) -> None:
