@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from fokker.problems.channel import FluxSimulator
 from fokker.problems.flux_summary import LEVELS
@@ -155,8 +156,8 @@ def _flux(axes: Axes, data: CaseData, index: int, wall: int) -> float:
     if np.isnan(data.y).any():
         off = np.isnan(data.y[index, part])
         middle = (edges[:-1] + edges[1:]) / 2
-        style: Any = {"ls": "", "marker": "x", "ms": 5, "color": TRUTH, "clip_on": False, "label": "sensor off"}
-        axes.plot(middle[off], 0 * middle[off], **style)
+        style: Any = {"ls": "", "marker": "x", "ms": 4.5, "color": "0.45", "label": "sensor off (at the top edge)"}
+        axes.plot(middle[off], 0 * middle[off] + 0.965, transform=axes.get_xaxis_transform(), **style)
     axes.set_xlim(0, edges[-1])
     return 1.08 * max(float(highest), 1e-9)
 
@@ -191,8 +192,13 @@ def marginals(data: CaseData) -> Figure | None:
         else:
             atom.plot((len(draws) - 1) / 2, 1.06, "v", color=TRUTH, ms=8)
         atom.set(ylim=(0, 1.12), yticks=np.linspace(0, 1, 6), xticks=[], xlabel="$q = 0$", ylabel="probability")
-        axes.set(xlim=(0, bins[-1]), yticks=[], xlabel="$q > 0$  (density)")
+        axes.set(xlim=(0, bins[-1]), xlabel="$q > 0$")
         axes.spines["left"].set_visible(False)
+        axes.spines["right"].set_visible(True)
+        axes.yaxis.tick_right()
+        axes.yaxis.set_label_position("right")
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_ylabel("density")
         axes.set_title(f"case {index}, {WALLS[segment // half]}, segment {segment % half + 1}", loc="left", x=-0.3)
     figure.suptitle(f"Single fluxes whose exact posterior is not Gaussian: {data.title}")
     handles = [

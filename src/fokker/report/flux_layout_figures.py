@@ -39,7 +39,7 @@ def by_count(case: Case, metrics: Mapping[str, float]) -> Figure:
             inside = [100 * metrics.get(f"{key}.coverage_{level}", np.nan) for key in keys]
             right.plot(counts, inside, **style)
     for level in COVERED:
-        right.axhline(level, color=TRUTH, lw=0.8, ls=":")
+        right.axhline(level, color=TRUTH, lw=0.8, ls=":", label="nominal level")
     left.set(ylabel="mean |E[q | y] − q|, % of the mean flux", ylim=(0, None))
     right.set(ylabel="true fluxes inside central intervals, %", yticks=COVERED, ylim=(40, 100))
     for axes in (left, right):
@@ -49,9 +49,8 @@ def by_count(case: Case, metrics: Mapping[str, float]) -> Figure:
                 low = (counts[max(position - 1, 0)] + count) / 2
                 high = (counts[min(position + 1, len(counts) - 1)] + count) / 2
                 label = "hardly any in the training"
-                shown = axes.get_legend_handles_labels()[1]
-                axes.axvspan(low, high, color="#F0E442", alpha=0.3, lw=0, label=None if label in shown else label)
+                axes.axvspan(low, high, color="#F0E442", alpha=0.3, lw=0, label=label)
     figure.suptitle(f"Error and coverage against the number of working sensors: {case.title}")
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    shown = {label: handle for axes in (left, right) for handle, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=len(shown))
     return figure

@@ -70,9 +70,9 @@ def by_noise(cases: list[CaseData]) -> Figure:
         style: Any = {"color": look.color, "ls": look.line, "marker": look.marker, "ms": 5, "lw": 1.2}
         left.plot(place, errors, **style, label=look.label)
         for row in inside:
-            right.plot(place, row, **style)
+            right.plot(place, row, **style, label=look.label)
     for level in LEVELS:
-        right.axhline(100 * level, color=TRUTH, lw=0.8, ls=":")
+        right.axhline(100 * level, color=TRUTH, lw=0.8, ls=":", label="nominal level")
     left.set(ylabel="mean |E[q | y] − q|, % of the mean flux")
     drawn = np.concatenate([line.get_ydata() for line in left.lines])
     if np.nanmax(drawn) > 10 * np.nanmin(drawn):
@@ -85,7 +85,7 @@ def by_noise(cases: list[CaseData]) -> Figure:
         axes.set_xticks(place, [f"{noise:g}" for noise in place])
         axes.minorticks_off()
     figure.suptitle(f"Error and coverage against the noise of the sensors: prior mean {cases[0].case.mean:g}")
-    _legend(figure, [left])
+    _legend(figure, [left, right])
     return figure
 
 
@@ -122,7 +122,9 @@ def _panels(
             part = slice(wall * half, (wall + 1) * half)
             for name, summary in data.compared.items():
                 look, found = LOOKS[name], value(data, summary)[part]
-                style = {"ls": look.line, "marker": look.marker, "color": look.color, "ms": 3, "lw": 1.1}
+                style: Any = {"ls": look.line, "marker": look.marker, "color": look.color, "ms": 3, "lw": 1.1}
+                if name == "exact":  # often under the learned one: rings around its dots
+                    style |= {"ms": 6, "mfc": "none"}
                 axes.plot(middle, found, **style, label=look.label)
             axes.set(xlim=(0, edges[-1]), ylim=(0, 1.25 * highest))
             axes.tick_params(labelbottom=wall == 0)
@@ -137,4 +139,4 @@ def _panels(
 
 def _legend(figure: Figure, panels: list[Axes]) -> None:
     shown = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(4, len(shown)))
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=min(5, len(shown)))
