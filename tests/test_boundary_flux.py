@@ -111,10 +111,11 @@ def test_cases_and_their_names() -> None:
 
 
 def test_default_pairs_and_what_overrides_them() -> None:
-    """Clipping at a low mean needs many pairs with noise redrawn; 9,000 fixed ones do elsewhere."""
+    """Clipping at a low mean needs many simulations, 9,000 do elsewhere; the published recipe keeps its noise fixed."""
     few, many = BoundaryFlux().cases()
-    assert (few.mean, few.pairs, few.redrawn) == (2.0, 9_000, False)
+    assert (few.mean, few.pairs, few.redrawn) == (2.0, 9_000, True)
     assert (many.mean, many.pairs, many.redrawn) == (0.3, 100_000, True)
+    assert not BoundaryFlux(recipe="published").redrawn(2.0)
     case = Case(BoundaryFlux(train=500, training_steps=7, coordinates="minmax"), 0.3, 1.0)
     assert (case.pairs, case.recipe.training.steps, case.recipe.coordinates) == (500, 7, "minmax")
     published = Case(BoundaryFlux(recipe="published"), 2.0, 1.0).recipe

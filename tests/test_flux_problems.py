@@ -56,7 +56,7 @@ def test_kinds_of_noise() -> None:
     assert BoundaryFlux().likelihood(0.5) == Gaussian(0.5)
     assert BoundaryFlux(sensors="lognormal").likelihood(0.05) == LogNormal(0.05)
     assert BoundaryFlux(sensors="saturating", saturation=90.0).likelihood(2.0) == Saturating(2.0, 90.0)
-    assert BoundaryFlux(sensors="lognormal").redrawn(2.0) and not BoundaryFlux().redrawn(2.0)
+    assert BoundaryFlux(sensors="lognormal").pairs(2.0) > BoundaryFlux().pairs(2.0)
 
 
 def test_noise_of_the_reaction_is_that_of_its_sensors() -> None:
