@@ -27,6 +27,7 @@ bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/noise_family.py
 	$(BIN)/python benchmarks/noise_family_report.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_store.py
+	$(BIN)/python benchmarks/simulations_page.py
 
 clean:
 	rm -rf $(VENV)
