@@ -97,8 +97,9 @@ def page(store: dict[str, Any], convergence: dict[str, Any]) -> str:
         said(
             "From measured costs: tasks that do nothing, and tasks that hand over one megabyte, through a scheduler, "
             "a worker and a writer, their processor time. A task costs the scheduler "
-            f"{scheduler[0]:.1f} ms and the writer {writer[0]:.1f} ms, a megabyte {scheduler[1]:.1f} and {writer[1]:.1f} ms. Nothing of this was run on "
-            "more than two workers. Simulations per second by number of workers, in brackets what limits them:"
+            f"{scheduler[0]:.1f} ms and the writer {writer[0]:.1f} ms, a megabyte {scheduler[1]:.1f} and "
+            f"{writer[1]:.1f} ms. Nothing of this was run on more than two workers. Simulations per second by number "
+            "of workers, in brackets what limits them:"
         ),
         *projection(store),
         "## The mesh of the channel with growth",
