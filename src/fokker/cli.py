@@ -88,8 +88,8 @@ PROBLEMS = {
     ),
     "boundary-flux-reaction": Problem(
         "the same channel with growth: a nonlinear model, beside Markov chains and the Laplace approximation",
-        "quick: VE, ODE, one noise level, 40,000 simulations, in some minutes; paper: seven noise levels, VE and "
-        "VP(2), ODE and SDE, in hours.",
+        "quick: VE, ODE, one noise level, 40,000 simulations, in some minutes; paper: seven noise levels, ODE and SDE, "
+        "in hours.",
         partial(_flux, "boundary_flux_reaction", "BoundaryFluxReaction"),
     ),
     **{

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
@@ -34,12 +35,16 @@ class Posterior:
     entries of y (not NaN, omega True): both follow from which entries are observed, so missing sensors take no other
     path. For a linear-Gaussian problem xi ~ N(0, I) exactly. Directions in which x has no variance given y keep a
     floor of 1e-12 of their prior variance; `rank(cond)` tells how many have more, and `log_det` refuses there.
+
+    squares (4, *y_shape): with them mu(y) is linear in y and in its squares, min(|u|, limit)^2 - mean of u = (y -
+    centre) / scale; rows are centre, scale, limit (the largest |u| of the training pairs, so that nothing explodes
+    beyond them) and mean. covariance is then that of x, y and the squares.
     """
 
     name: ClassVar[str] = "posterior"
 
-    def __init__(self, mean_x: Tensor, mean_y: Tensor, covariance: Tensor):
-        self.mean_x, self.mean_y, self.covariance = mean_x, mean_y, covariance
+    def __init__(self, mean_x: Tensor, mean_y: Tensor, covariance: Tensor, squares: Tensor | None = None):
+        self.mean_x, self.mean_y, self.covariance, self.squares = mean_x, mean_y, covariance, squares
         self._known: OrderedDict[bytes, _Factors] = OrderedDict()
         self._axes: tuple[Tensor, Tensor] | None = None
 
@@ -48,7 +53,9 @@ class Posterior:
         """From training pairs x (N, *x_shape), y (N, *y_shape); NaN in y is missing, the rest of its row counts.
 
         With fewer than five pairs per dimension the correlations are shrunk towards zero by the intensity of Ledoit and
-        Wolf 2004. InputError beyond d_x + d_y = 2,000 and for entries that never vary.
+        Wolf 2004. Squares of y are taken in where that lowers the Bayesian information criterion of the Gaussian
+        conditional, from complete pairs that are many enough not to be shrunk. InputError beyond d_x + d_y = 2,000 and
+        for entries that never vary.
         """
         joint = torch.cat([x.double().flatten(1), y.double().flatten(1)], 1)
         count, size = joint.shape
@@ -73,11 +80,22 @@ class Posterior:
             offset, correlation = from_incomplete(torch.where(seen, scaled, torch.nan), correlation, shrinkage)
             mean = mean + std * offset
         split = x[0].numel()
-        return cls(
-            mean[:split].reshape(x.shape[1:]),
-            mean[split:].reshape(y.shape[1:]),
-            std[:, None] * correlation * std,
-        )
+        covariance = std[:, None] * correlation * std
+        means = mean[:split].reshape(x.shape[1:]), mean[split:].reshape(y.shape[1:])
+        linear = cls(*means, covariance)
+        if not bool(seen.all()) or count < 5 * (2 * size - split) or 2 * size - split > MAX_VECTOR:
+            return linear
+        u = centred[:, split:] / std[split:]
+        limit = u.abs().amax(0)
+        squared = u.square()
+        rest = squared - squared.mean(0)
+        if not bool((rest.square().mean(0) > 0).all()):  # entries that are one of two values have no other square
+            return linear
+        both = torch.cat([centred, rest], 1)
+        rows = torch.stack([mean[split:], std[split:], limit, squared.mean(0)]).reshape(4, *y.shape[1:])
+        quadratic = cls(*means, both.T @ both / count, rows)
+        gain = 2 * count * (linear._log_det_of_all() - quadratic._log_det_of_all())
+        return quadratic if gain > split * (size - split) * math.log(count) else linear
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """L^-1 (x - mu(y))."""
@@ -134,13 +152,28 @@ class Posterior:
     def _axes_of_y(self) -> tuple[Tensor, Tensor]:
         if self._axes is None:
             n = self.mean_x.numel()
-            values, vectors = torch.linalg.eigh(self.covariance[n:, n:])
+            m = n + self.mean_y.numel()
+            values, vectors = torch.linalg.eigh(self.covariance[n:m, n:m])
             self._axes = (values.clamp(min=_FLOOR * float(values.max())), vectors)
         return self._axes
 
     def tensors(self) -> dict[str, Tensor]:
-        """Means and joint covariance."""
-        return {"mean_x": self.mean_x, "mean_y": self.mean_y, "covariance": self.covariance}
+        """Means, joint covariance, and the squares where there are any."""
+        out = {"mean_x": self.mean_x, "mean_y": self.mean_y, "covariance": self.covariance}
+        return out if self.squares is None else {**out, "squares": self.squares}
+
+    def _log_det_of_all(self) -> float:
+        """log det L where every entry of y is observed."""
+        return float(self._factors(torch.ones(self.mean_y.numel(), dtype=torch.bool)).log_det)
+
+    def _offset(self, y: Tensor) -> Tensor:
+        """What mu(y) is linear in, less its mean, zero where y is missing."""
+        y = y.double()
+        parts = [y - self.mean_y]
+        if self.squares is not None:
+            centre, scale, limit, mean = self.squares
+            parts.append(((y - centre) / scale).abs().minimum(limit).square() - mean)
+        return torch.cat([part.nan_to_num().flatten(1) for part in parts], 1)
 
     def _apply(self, one: object, value: Tensor, cond: Cond) -> Tensor:
         flat, means = value.double().flatten(1), self._means(cond)
@@ -151,7 +184,7 @@ class Posterior:
 
     def _means(self, cond: Cond) -> Tensor:
         y, _ = observed(cond)
-        offset = (y.double() - self.mean_y).nan_to_num().flatten(1)
+        offset = self._offset(y)
         out = torch.empty(len(offset), self.mean_x.numel(), dtype=torch.float64, device=offset.device)
         for factors, rows in self._groups(cond):
             out[rows] = self.mean_x.flatten() + offset[rows] @ factors.gain.T
@@ -174,14 +207,15 @@ class Posterior:
             self._known.move_to_end(code)
             return self._known[code]
         n = self.mean_x.numel()
-        c, at = self.covariance, n + seen.nonzero().flatten()
+        used = (seen if self.squares is None else seen.repeat(2)).nonzero().flatten()
+        c, at = self.covariance, n + used
         # Relative floor on C_yy: sensors that repeat each other leave it singular.
         scale = c.diagonal()[at].sqrt()
         values, vectors = torch.linalg.eigh(c[at][:, at] / scale / scale[:, None])
         whiten = vectors * (values.clamp(min=_FLOOR * max(1, len(at))) ** -0.5)
         cross = (c[:n, at] / scale) @ whiten
         gain = torch.zeros(n, c.shape[0] - n, dtype=c.dtype, device=c.device)
-        gain[:, seen.nonzero().flatten()] = cross @ whiten.T / scale
+        gain[:, used] = cross @ whiten.T / scale
         prior = c.diagonal()[:n].sqrt()
         rest = (c[:n, :n] - cross @ cross.T) / prior / prior[:, None]
         values, vectors = torch.linalg.eigh((rest + rest.T) / 2)

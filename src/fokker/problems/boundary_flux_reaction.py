@@ -82,7 +82,7 @@ class BoundaryFluxReaction(FluxRun):
     @classmethod
     def presets(cls) -> dict[str, Any]:
         """quick and paper."""
-        return {"quick": cls(), "paper": cls(noise=LEVELS, process=("ve", "vp"), alpha=(0.0, 1.0), samples=250)}
+        return {"quick": cls(), "paper": cls(noise=LEVELS, alpha=(0.0, 1.0))}
 
     def check_noise(self, noise: float) -> None:
         """Without noise the posterior is a point, which is not what is asked here."""
