@@ -142,8 +142,9 @@ class Pairs(Draws):
 
         A density cannot hold an atom: diffused as it is, a network smears it to both sides of the bound, and clipping
         leaves half of it. Spread beyond the bound it is an ordinary density, and clipping gives all of it back. By
-        chi_5, of mean 2.1, hardly anything is close to the bound, so that little ends on its wrong side; a half-normal
-        loses a fifth of the atoms.
+        chi_5, of mean 2.1, hardly anything is close to the bound, so that little ends on its wrong side: of boundary
+        flux at prior mean 0.3 a twentieth of the atoms is lost, by a half-normal a sixth. What a short training smears
+        out of the density at the bound counts as atom.
         """
         x, y = self.for_coordinates()
         if x[0].numel() + y[0].numel() <= MAX_VECTOR:
