@@ -165,7 +165,10 @@ class ConditionalPosterior:
         return classifier_free(self.model, weight, null_cond=nothing)
 
     def no_network(self) -> GaussianConditional:
-        """The Gaussian conditional of posterior coordinates; InputError for a posterior in other coordinates."""
+        """The Gaussian conditional of posterior coordinates, its mean linear in y, or in y and its squares.
+
+        InputError for a posterior in other coordinates.
+        """
         if not isinstance(self.coordinates, coordinate_kinds.Posterior):
             raise InputError(f"no_network: needs coordinates 'posterior', this posterior has {self.coordinates.name!r}")
         return GaussianConditional(self.coordinates, self.x_shape, self.y_shape, self.clip)
