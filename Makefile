@@ -1,4 +1,5 @@
 # make demo: run the main job.  make test: run the tests.  make lint: style and types.
+# make bench: the measurements in benchmarks/ (half an hour).  make paper: the source paper's runs (hours).
 # Each makes the virtual environment .venv when it is missing or when the project's requirements have changed.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUT ?= runs/boundary-flux
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench paper clean
 
 demo: $(STAMP)
 	$(BIN)/fokker run boundary-flux --preset quick --out $(OUT)
@@ -28,6 +29,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/noise_family_report.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_store.py
 	$(BIN)/python benchmarks/simulations_page.py
+
+paper: $(STAMP)
+	$(BIN)/python benchmarks/paper.py run
+	$(BIN)/python benchmarks/paper.py collect
 
 clean:
 	rm -rf $(VENV)
