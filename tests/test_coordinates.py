@@ -413,7 +413,7 @@ def test_squares_are_taken_in_where_x_bends_with_y():
 
 
 def test_linear_data_get_no_squares():
-    """The gain of the criterion is chi-squared with 12 degrees of freedom, to pass 12 log 500 = 75: about 4e-11 a try."""
+    """The gain is chi-squared with 12 degrees of freedom, and has to pass 12 log 500 = 75: about 4e-11 a try."""
     for seed in range(30):
         x, y = draw(500, seed)
         assert estimate("posterior", x, y).squares is None
