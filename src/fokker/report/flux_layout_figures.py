@@ -22,11 +22,14 @@ def counts_of(case: Case) -> list[int]:
 
 
 def by_count(case: Case, metrics: Mapping[str, float]) -> Figure:
-    """Mean error, and coverage of central intervals, against the number of working sensors; extrapolation shaded."""
+    """Mean error, the same over the exact posterior's, and coverage of central intervals, against the number of
+    working sensors; extrapolation shaded.
+    """
     run, counts = case.run, counts_of(case)
     assert isinstance(run, BoundaryFluxSensors)
-    figure = new(11.5, 4.4)
-    left, right = figure.subplots(1, 2)
+    figure = new(14, 4.4)
+    left, middle, right = figure.subplots(1, 3)
+    exact = np.array([metrics.get(f"{head(case, 'exact', f'sensors={n}')}.error_percent", np.nan) for n in counts])
     for name, look in LOOKS.items():
         method = case.methods[0].name if name == "learned" else name
         keys = [head(case, method, f"sensors={count}") for count in counts]
@@ -35,14 +38,18 @@ def by_count(case: Case, metrics: Mapping[str, float]) -> Figure:
             continue
         style = {"color": look.color, "ls": look.line, "marker": look.marker, "ms": 5, "lw": 1.2}
         left.plot(counts, error, label=look.label, **style)
+        if name != "exact":
+            middle.plot(counts, error / exact, **style)
         for level in COVERED:
             inside = [100 * metrics.get(f"{key}.coverage_{level}", np.nan) for key in keys]
             right.plot(counts, inside, **style)
     for level in COVERED:
         right.axhline(level, color=TRUTH, lw=0.8, ls=":", label="nominal level")
+    middle.axhline(1, color=LOOKS["exact"].color, lw=1.2)
     left.set(ylabel="mean |E[q | y] − q|, % of the mean flux", ylim=(0, None))
+    middle.set(ylabel="the same over the exact posterior's")
     right.set(ylabel="true fluxes inside central intervals, %", yticks=COVERED, ylim=(40, 100))
-    for axes in (left, right):
+    for axes in (left, middle, right):
         axes.set(xlabel="number of working sensors", xticks=counts)
         for position, count in enumerate(counts):
             if run.extrapolates(count):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 from scipy.stats import norm
 
@@ -53,37 +54,46 @@ def std_by_noise(cases: list[CaseData]) -> Figure:
 
 
 def by_noise(cases: list[CaseData]) -> Figure:
-    """Mean error, and coverage of central intervals, against the noise (where there is any), of every way to sample."""
+    """Mean error, the same over the exact posterior's, and coverage of central intervals, against the noise (where
+    there is any), of every way to sample.
+    """
     cases = sorted((data for data in cases if data.case.noise > 0), key=lambda data: data.case.noise)
     place = [data.case.noise for data in cases]
-    figure = new(11.5, 4.4)
-    left, right = figure.subplots(1, 2)
-    for name, look in _looks(cases[0]).items():
-        errors, inside = np.full(len(cases), np.nan), np.full((len(LEVELS), len(cases)), np.nan)
-        for number, data in enumerate(cases):
-            summary = (data.compared | data.others).get(name)
-            if summary is None:
-                continue
-            truth = data.truth[data.judged]
-            errors[number] = 100 * np.abs(summary.mean[data.judged] - truth).mean() / truth.mean()
-            inside[:, number] = 100 * summary.covered[:, data.judged].mean((1, 2))
+    figure = new(14, 4.4)
+    left, middle, right = figure.subplots(1, 3)
+    looks = _looks(cases[0])
+    errors = {name: np.full(len(cases), np.nan) for name in looks}
+    inside = {name: np.full((len(LEVELS), len(cases)), np.nan) for name in looks}
+    for number, data in enumerate(cases):
+        truth = data.truth[data.judged]
+        for name, summary in (data.compared | data.others).items():
+            errors[name][number] = 100 * np.abs(summary.mean[data.judged] - truth).mean() / truth.mean()
+            inside[name][:, number] = 100 * summary.covered[:, data.judged].mean((1, 2))
+    for name, look in looks.items():
         style: Any = {"color": look.color, "ls": look.line, "marker": look.marker, "ms": 5, "lw": 1.2}
-        left.plot(place, errors, **style, label=look.label)
-        for row in inside:
-            right.plot(place, row, **style, label=look.label)
+        left.plot(place, errors[name], **style, label=look.label)
+        if name != "exact":
+            middle.plot(place, errors[name] / errors["exact"], **style)
+        for row in inside[name]:
+            right.plot(place, row, **style)
+    middle.axhline(1, color=LOOKS["exact"].color, lw=1.2)
     for level in LEVELS:
         right.axhline(100 * level, color=TRUTH, lw=0.8, ls=":", label="nominal level")
     left.set(ylabel="mean |E[q | y] − q|, % of the mean flux")
-    drawn = np.concatenate([line.get_ydata() for line in left.lines])
+    drawn = np.concatenate(list(errors.values()))
     if np.nanmax(drawn) > 10 * np.nanmin(drawn):
         left.set_yscale("log")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        left.yaxis.set_minor_formatter(NullFormatter())
     else:
         left.set_ylim(0, None)
+    middle.set(ylabel="the same over the exact posterior's")
     right.set(ylabel="true fluxes inside central intervals, %", yticks=[100 * level for level in LEVELS])
-    for axes in (left, right):
+    for axes in (left, middle, right):
         axes.set(xscale="log", xlabel="noise of the sensors")
         axes.set_xticks(place, [f"{noise:g}" for noise in place])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
     figure.suptitle(f"Error and coverage against the noise of the sensors: prior mean {cases[0].case.mean:g}")
     _legend(figure, [left, right])
     return figure
