@@ -92,7 +92,7 @@ def by_noise(cases: list[CaseData]) -> Figure:
     right.set(ylabel="true fluxes inside central intervals, %", yticks=[100 * level for level in LEVELS])
     for axes in (left, middle, right):
         axes.set(xscale="log", xlabel="noise of the sensors")
-        axes.set_xticks(place, [f"{noise:g}" for noise in place])
+        axes.set_xticks(place, [f"{noise:g}" for noise in place], rotation=45)
         axes.xaxis.set_minor_locator(NullLocator())
     figure.suptitle(f"Error and coverage against the noise of the sensors: prior mean {cases[0].case.mean:g}")
     _legend(figure, [left, right])
