@@ -28,6 +28,7 @@ from scipy.special import ndtr
 
 from fokker import cli
 from fokker.errors import InputError
+from fokker.locks import locked
 from fokker.posterior import recipes
 from fokker.problems import boundary_flux, flux_run, parallel
 from fokker.problems.boundary_flux import BoundaryFlux
@@ -38,7 +39,7 @@ from fokker.problems.flux_summary import Summary
 from fokker.processes import VarianceExploding, VariancePreserving
 from fokker.reference.rectified import rectified_posterior
 from fokker.report import drawing, flux_figures, flux_page
-from fokker.storage import locked, read_json, read_tensors, write_bytes
+from fokker.storage import read_json, read_tensors, write_bytes
 
 PROGRAM = Path(sys.executable).with_name("fokker")
 SIZES = {"train": 200, "training-steps": 30, "test": 6, "samples": 30, "reference": 2, "mesh": "34 8"}

@@ -15,6 +15,7 @@ ROOT = Path(fokker.__file__).parent
 ORDER = [
     {"errors"},
     {"rng", "storage", "random_fields", "covariance"},
+    {"locks"},
     {"noise", "processes", "custom_process", "ddpm", "time_grid"},
     {"states"},
     {"score"},
@@ -38,7 +39,7 @@ ORDER = [
     {"cli"},
 ]
 LEVEL = {name: level for level, group in enumerate(ORDER) for name in group}
-FIRST_GROUPS = 2  # what the modules on the side may import: up to noise, processes, time_grid
+FIRST_GROUPS = 3  # what the modules on the side may import: up to noise, processes, time_grid
 SIDE = {"operators", "pde", "likelihoods", "reference", "simulation", "diagnostics"}
 KNOWN = {("reference", "diagnostics")}  # samplers of reference posteriors judge their own chains
 NEED_SIDE = LEVEL["posterior"]  # from here up, anything on the side may be used

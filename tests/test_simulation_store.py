@@ -18,8 +18,9 @@ import pytest
 import zarr
 
 from fokker.errors import InputError
+from fokker.locks import locked
 from fokker.simulation.store import SimulationStore, simulate
-from fokker.storage import locked, read_json
+from fokker.storage import read_json
 
 # Children are forked from one process that has done the imports and has no threads.
 CHILDREN = multiprocessing.get_context("forkserver")

@@ -15,6 +15,7 @@ import torch
 
 from fokker import storage
 from fokker.errors import InputError
+from fokker.locks import locked
 
 # Children are forked from one process that has done the imports and has no threads.
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -264,20 +265,41 @@ def test_ensure_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert os.listdir(folder) == []
 
 
+def test_a_sealed_file_with_one_changed_byte_is_refused(tmp_path: Path) -> None:
+    """Also where what is left is good JSON: [ 0.002] with a digit in place of the space."""
+    path, value = tmp_path / "a.json", {"range": [0.002, 20.0], "levels": {2.0: 1.5, 10.0: np.float32(0.1)}, "n": 3}
+    storage.write_sealed(path, value)
+    whole = {"range": [0.002, 20.0], "levels": {"2.0": 1.5, "10.0": float(np.float32(0.1))}, "n": 3}
+    assert storage.read_sealed(path) == whole
+    content, refused = path.read_bytes(), 0
+    for position in range(len(content)):
+        for flip in (0x01, 0x10, 0x11):
+            path.write_bytes(content[:position] + bytes([content[position] ^ flip]) + content[position + 1 :])
+            try:
+                assert storage.read_sealed(path) == whole  # white space
+            except InputError as error:
+                assert str(path) in str(error)
+                refused += 1
+    assert refused >= 2 * len(content)
+    storage.write_json(path, {"n": 3})
+    with pytest.raises(InputError, match="checksum"):
+        storage.read_sealed(path)
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    with storage.locked(tmp_path):
-        with pytest.raises(InputError) as caught, storage.locked(tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(InputError) as caught, locked(tmp_path):
             pass
         one_line(caught, str(tmp_path), f"process {os.getpid()}")
-    with storage.locked(tmp_path):
+    with locked(tmp_path):
         pass
     assert os.listdir(tmp_path) == []
-    with pytest.raises(OSError, match="none"), storage.locked(tmp_path / "none"):
+    with pytest.raises(OSError, match="none"), locked(tmp_path / "none"):
         pass
 
 
 def hold_half_written(folder: Path, answer: Connection) -> None:
-    with storage.locked(folder), storage.atomic_path(folder / "models" / "a.bin") as temporary:
+    with locked(folder), storage.atomic_path(folder / "models" / "a.bin") as temporary:
         temporary.write_bytes(b"half")
         answer.send("ready")
         time.sleep(600)
@@ -288,13 +310,13 @@ def test_the_lock_dies_with_its_process_and_what_it_left_is_removed(tmp_path: Pa
     child = CHILDREN.Process(target=hold_half_written, args=(tmp_path, there))
     child.start()
     assert here.recv() == "ready"
-    with pytest.raises(InputError, match=f"process {child.pid}"), storage.locked(tmp_path):
+    with pytest.raises(InputError, match=f"process {child.pid}"), locked(tmp_path):
         pass
     child.kill()
     child.join()
     assert len(os.listdir(tmp_path / "models")) == 1
     assert not (tmp_path / "models" / "a.bin").exists()
-    with storage.locked(tmp_path):
+    with locked(tmp_path):
         assert os.listdir(tmp_path / "models") == []
 
 

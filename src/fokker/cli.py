@@ -216,8 +216,8 @@ def _run(name: str, options: list[str]) -> None:
 
 
 def _report(options: list[str]) -> None:
+    from fokker.locks import locked
     from fokker.report.files import read_problem
-    from fokker.storage import locked
 
     asked = _parse(Report, options, "fokker report", None, positional=True)
     if asked is None:

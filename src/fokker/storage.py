@@ -8,7 +8,6 @@ path in it. Numbers are kept as JSON and safetensors only: nothing read here can
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -27,9 +26,8 @@ from fokker.errors import InputError
 
 AnyPath = str | os.PathLike[str]
 
-_TEMPORARY = ".fokker-tmp-"  # all that a killed process can leave behind begins with this
+TEMPORARY = ".fokker-tmp-"  # all that a killed process can leave behind begins with this
 _DIGEST = "fokker.sha256"
-_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -38,7 +36,7 @@ def errors_named(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None and _TEMPORARY not in str(error.filename):
+        if error.filename is not None and TEMPORARY not in str(error.filename):
             raise
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
@@ -57,7 +55,7 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
     Raises `OSError` naming `path`.
     """
     target = Path(path)
-    temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}-{target.name}")
+    temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}-{target.name}")
     try:
         with errors_named(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +63,7 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
             _sync(temporary)
             _replace(temporary, target)
     except BaseException:
-        _remove(temporary)
+        remove(temporary)
         raise
     with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the rename itself stands
         _sync_one(target.parent)
@@ -107,6 +105,20 @@ def read_json(path: AnyPath) -> Any:
         return json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"not valid JSON ({error})") from error
+
+
+def write_sealed(path: AnyPath, value: Mapping[str, Any]) -> None:
+    """Write `value` as `write_json` does, with a SHA-256 of it as its last entry, which `read_sealed` verifies."""
+    plain = json.loads(json.dumps(value, default=_plain))
+    write_json(path, {**plain, _DIGEST: _seal(plain)})
+
+
+def read_sealed(path: AnyPath) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises `InputError` for a missing, truncated or changed file, also by one digit."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop(_DIGEST, None) != _seal(value):
+        raise _damaged(path, "the checksum does not fit the content")
+    return value
 
 
 def write_tensors(
@@ -160,7 +172,7 @@ def ensure_writable(directory: AnyPath) -> Path:
     Raises `OSError` with one line when it is a file, is read-only, or its disk is full.
     """
     folder = Path(directory)
-    probe = folder / f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    probe = folder / f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(bytes(4096))
@@ -172,58 +184,6 @@ def ensure_writable(directory: AnyPath) -> Path:
         with contextlib.suppress(OSError):
             probe.unlink()
     return folder
-
-
-@contextlib.contextmanager
-def locked(directory: AnyPath) -> Iterator[None]:
-    """Hold the folder `directory` (which exists) as its only writer.
-
-    The kernel frees the lock when the process dies, however it dies. Temporary files that killed processes
-    left in the folder are removed on entry.
-
-    Raises `InputError` when the folder is held already; `OSError` when it cannot be locked.
-    """
-    folder = Path(directory)
-    with contextlib.ExitStack() as stack:
-        with errors_named(folder):
-            handle = stack.enter_context(_lock(folder))
-            for left in list(folder.rglob(f"{_TEMPORARY}*")):
-                _remove(left)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                (folder / _LOCK).unlink()
-            # Worker processes forked meanwhile share the open file: closing alone would not free it.
-            fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def _lock(folder: Path) -> Any:
-    """The open, locked lock file of `folder`."""
-    path = folder / _LOCK
-    while True:
-        handle = open(path, "a+")  # noqa: SIM115 (closed by the caller)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
-                handle.truncate(0)
-                handle.write(str(os.getpid()))
-                handle.flush()
-                return handle
-        except BlockingIOError:
-            handle.seek(0)
-            holder = handle.read()
-            handle.close()
-            raise InputError(
-                f"{folder} is being written by another run (process {holder or 'unknown'}); "
-                "wait until it ends, or give another folder"
-            ) from None
-        except FileNotFoundError:
-            pass
-        except OSError:
-            handle.close()
-            raise
-        handle.close()  # its last holder removed the file between our open and our lock: try again
 
 
 def _sync_one(path: Path) -> None:
@@ -251,10 +211,11 @@ def _replace(temporary: Path, target: Path) -> None:
     except BaseException:
         os.replace(old, target)
         raise
-    _remove(old)
+    remove(old)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A file or a folder, whether it can be removed or not."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -292,6 +253,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    """SHA-256 of what JSON gave, whatever the order of its entries."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:

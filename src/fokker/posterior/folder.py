@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fokker.errors import InputError
-from fokker.storage import file_hash, read_json, read_tensors, write_json, write_tensors
+from fokker.storage import file_hash, read_json, read_sealed, read_tensors, write_sealed, write_tensors
 from fokker.training import Trainer, TrainRecord
 
 
@@ -42,8 +42,8 @@ def fit_in_folder(
     model = json.loads(json.dumps(result.settings()))
     settings = {**model, "seed": trainer.seed}
     identity: dict[str, Any] = {"data": fingerprint, "settings": settings}
-    finished = _whole(read_json, done)
-    if isinstance(finished, dict):
+    finished = _whole(read_sealed, done)
+    if finished is not None:
         _check_same(folder, finished, **identity)
         intact = finished.get("weights") == _whole(file_hash, weights)
         if intact and _whole(read_json, folder / "model.json") == model:
@@ -60,7 +60,7 @@ def fit_in_folder(
             progress(record)
     result.save(folder)
     records = [asdict(record) for record in trainer.records]
-    write_json(done, {**identity, "weights": file_hash(weights), "seconds": trainer.seconds, "records": records})
+    write_sealed(done, {**identity, "weights": file_hash(weights), "seconds": trainer.seconds, "records": records})
     return result
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fokker.errors import InputError
-from fokker.storage import ensure_writable, file_hash, locked, read_json, read_tensors, write_json
+from fokker.locks import locked
+from fokker.storage import ensure_writable, file_hash, read_json, read_tensors, write_json
 
 PARTS = {"models", "results", "simulations.zarr", "posterior.zarr"}  # by which a run is known that has lost its config
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fokker.errors import InputError
+from fokker.locks import locked
 from fokker.simulation.chunks import Simulator, check_shapes, draw, settings_of
 from fokker.simulation.layout import (
     FORMAT,
@@ -27,7 +28,7 @@ from fokker.simulation.layout import (
     write_attributes,
     write_chunk,
 )
-from fokker.storage import AnyPath, ensure_writable, locked
+from fokker.storage import AnyPath, ensure_writable
 
 __all__ = ["SimulationStore", "Simulator", "simulate"]
 
