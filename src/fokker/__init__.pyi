@@ -1,0 +1,49 @@
+from .api import fit, fit_prior, load
+from .composition import SumScore, classifier_free
+from .custom_process import CustomProcess
+from .ddpm import DDPM
+from .errors import InputError
+from .flow_density import log_prob
+from .likelihoods import Gaussian, LogNormal, Saturating
+from .networks.foreign import wrap_eps
+from .networks.variance_head import VarianceHead
+from .noise import Correlated, White
+from .operators.layouts import RandomLayouts
+from .posterior.conditional import ConditionalPosterior
+from .posterior.prior import Prior
+from .posterior.recipes import Recipe
+from .posterior.samples import PosteriorSamples
+from .processes import NoiseProcess, VarianceExploding, VariancePreserving
+from .random_fields import CosineField
+from .samplers import (
+    DDIM,
+    RK45,
+    Ancestral,
+    AnnealedLangevin,
+    EulerMaruyama,
+    GaussianTransition,
+    Heun,
+    HeunTime,
+    PredictorCorrector,
+    SampleResult,
+    Transition,
+    encode,
+    langevin,
+    sample,
+)
+from .score import GaussianScore, Joint, MixtureScore, ScoreModel
+from .tilted import TiltedScore
+from .time_grid import DDPMIndices, Karras, LogSNR, UniformTime
+from .variational import VariationalBound, fit_variance, variational_bound
+
+__version__: str
+
+__all__ = [
+    "DDIM", "DDPM", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior", "Correlated", "CosineField",
+    "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun",
+    "HeunTime", "InputError", "Joint", "Karras", "LogNormal", "LogSNR", "MixtureScore", "NoiseProcess",
+    "PosteriorSamples", "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating",
+    "ScoreModel", "SumScore", "TiltedScore", "Transition", "UniformTime", "VarianceExploding", "VarianceHead",
+    "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior",
+    "fit_variance", "langevin", "load", "log_prob", "sample", "variational_bound", "wrap_eps",
+]  # fmt: skip
