@@ -18,7 +18,7 @@ from fokker.states import Cond, observed
 
 Clip = tuple[float | None, float | None]
 FEWEST = 10  # rows
-BEYOND = 5  # degrees of freedom of the chi law by which atoms are spread
+BEYOND = 5  # degrees of freedom of the chi law by which atoms are spread where y tells much
 PATTERNS = 32  # layouts in one batch: every layout costs a factorisation in posterior coordinates
 
 
@@ -130,27 +130,30 @@ class Pairs(Draws):
         x = self.x[rows]
         if self.spread is not None:
             generator = torch_generator(self.seed, f"atoms/{name}", index)
-            normal = torch.randn((BEYOND, *x.shape), generator=generator, dtype=x.dtype)
-            beyond = self.spread * normal.square().sum(0).sqrt()
+            squares = torch.randn((BEYOND, *x.shape), generator=generator, dtype=x.dtype).square()
+            near, far = squares[0].sqrt(), squares.sum(0).sqrt()
+            beyond = self.spread * (self.unknown * near + (1 - self.unknown) * far)
             low, high = self.clip
             x = x if low is None else torch.where(x <= low, low - beyond, x)
             x = x if high is None else torch.where(x >= high, high + beyond, x)
         return x, cond
 
     def spread_atoms(self) -> None:
-        """From now on, x at a bound is spread beyond it: by s chi_5, with s the standard deviation of x given y.
+        """From now on, x at a bound is spread beyond it: by s (r |z_1| + (1 - r) |(z_1, ..., z_5)|), z standard
+        normal, s the standard deviation of x given y, and r = s^2 / Var x the part of the variance that y leaves.
 
         A density cannot hold an atom: diffused as it is, a network smears it to both sides of the bound, and clipping
         leaves half of it. Spread beyond the bound it is an ordinary density, and clipping gives all of it back. By
         chi_5, of mean 2.1, hardly anything is close to the bound, so that little ends on its wrong side: of boundary
         flux at prior mean 0.3 a twentieth of the atoms is lost, by a half-normal a sixth. What a short training smears
-        out of the density at the bound counts as atom.
+        out of the density at the bound counts as atom. That matters where y says little: the atom is a part of every
+        posterior then, rare ones are doubled by a gap, and a half-normal continues the density beyond the bound.
         """
         x, y = self.for_coordinates()
-        if x[0].numel() + y[0].numel() <= MAX_VECTOR:
-            self.spread = self._std_given_y(Posterior.estimate(x, y))
-        else:
-            self.spread = x.std(0)
+        std = x.std(0)
+        given = self._std_given_y(Posterior.estimate(x, y)) if x[0].numel() + y[0].numel() <= MAX_VECTOR else std
+        self.spread = given
+        self.unknown = (given / std.clamp(min=torch.finfo(std.dtype).tiny)).square().clamp(max=1.0)
 
     def for_coordinates(self) -> tuple[Tensor, Tensor]:
         """x and y of all training rows, to estimate coordinates from: NaN where y is missing, but not where it is only
