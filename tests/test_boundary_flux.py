@@ -441,7 +441,7 @@ def _child(words: list[str], log: Path, stage: str, done: int, writes: int) -> N
         replace_file(*paths, **options)
 
     if stage:
-        cli._bars = lambda quiet: contextlib.nullcontext(progress)  # type: ignore[assignment]
+        cli.options.bars = lambda quiet: contextlib.nullcontext(progress)  # type: ignore[assignment]
     else:
         os.replace = rename  # type: ignore[assignment]
     sys.exit(cli.command(words))
@@ -490,7 +490,7 @@ def test_interrupted_in_each_stage(
             if name.startswith(at[0]) and now == at[1]:
                 raise KeyboardInterrupt
 
-        serial.setattr(cli, "_bars", lambda quiet, progress=progress: contextlib.nullcontext(progress))
+        serial.setattr(cli.options, "bars", lambda quiet, progress=progress: contextlib.nullcontext(progress))
         assert cli.command([*ONE, "--out", str(out)]) == 130, stage
         one_line(capsys.readouterr().err, "interrupted; the same command continues")
         assert leftovers(out) == []

@@ -222,7 +222,7 @@ def _child(words, stage, done):
         if name == stage and now == done:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    cli._bars = lambda quiet: contextlib.nullcontext(progress)
+    cli.options.bars = lambda quiet: contextlib.nullcontext(progress)
     sys.exit(cli.command(words))
 
 
@@ -244,7 +244,7 @@ def test_killed_and_interrupted_in_each_stage(plain, tmp_path, serial, capsys):
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cli, "_bars", lambda quiet, progress=progress: contextlib.nullcontext(progress))
+            patch.setattr(cli.options, "bars", lambda quiet, progress=progress: contextlib.nullcontext(progress))
             assert cli.command(words) == 130, stage
         one_line(capsys.readouterr().err, "interrupted; the same command continues")
         assert leftovers(out) == []

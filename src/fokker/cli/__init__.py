@@ -1,0 +1,78 @@
+"""The command line: one typed dataclass per command.
+
+    fokker run PROBLEM [--preset NAME] [--out DIR] [options]     simulate, fit, sample, check, report
+    fokker report DIR                                            the figures and the page of a run again
+    fokker problems                                              what there is, one line each
+
+Exit status: 0 done, 2 wrong input, 1 the environment failed, 130 interrupted. Errors are one line.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from fokker.cli.problems import PROBLEMS, report, run
+from fokker.errors import InputError
+
+HELP = """\
+usage: fokker COMMAND ...
+
+  fokker run PROBLEM [--preset NAME] [--out DIR] [options]   simulate, fit, sample, check, report
+  fokker report DIR                                          the figures and the page of a run again
+  fokker problems                                            what there is, one line each
+
+fokker run PROBLEM --help shows a problem's options.
+"""
+
+
+def main() -> None:
+    """Entry point of the `fokker` program."""
+    sys.exit(command(sys.argv[1:]))
+
+
+def command(words: list[str]) -> int:
+    """Run one command line and return its exit status; the only place where errors become lines."""
+    try:
+        return _dispatch(words)
+    except InputError as error:
+        return _say(error, 2)
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # after the terminal's ^C
+        return _say("interrupted; the same command continues where it stopped", 130)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+        return _say(what, 1)
+    except (ImportError, FloatingPointError, MemoryError) as error:
+        return _say(error if str(error) else type(error).__name__, 1)
+
+
+def _say(what: object, status: int) -> int:
+    print("fokker: " + " ".join(str(what).split()), file=sys.stderr)
+    return status
+
+
+def _dispatch(words: list[str]) -> int:
+    match words:
+        case [] | ["-h" | "--help", *_] | ["run" | "problems", "-h" | "--help"]:
+            print(HELP, end="")
+        case ["--version"]:
+            import fokker
+
+            print(fokker.__version__)
+        case ["problems"]:
+            width = max(map(len, PROBLEMS))
+            for name, problem in PROBLEMS.items():
+                print(f"{name:{width}s}  {problem.line}")
+        case ["problems" | "--version" as name, other, *_]:
+            raise InputError(f"{name}: got {other!r}, nothing more is accepted")
+        case ["run", name, *options] if name in PROBLEMS:
+            run(name, options)
+        case ["run", *rest]:
+            got = repr(rest[0]) if rest else "nothing"
+            raise InputError(f"problem: got {got}, one of {', '.join(PROBLEMS)} is accepted")
+        case ["report", *options]:
+            report(options)
+        case [other, *_]:
+            raise InputError(f"command: got {other!r}, one of run, report, problems is accepted")
+    return 0

@@ -1,0 +1,94 @@
+"""Options as dataclasses, and progress bars: what all commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from fokker.errors import InputError
+
+if TYPE_CHECKING:
+    from fokker.problems.parallel import Progress
+
+
+def parse(kind: Any, options: list[str], program: str, default: Any, positional: bool = False) -> Any:
+    """Options as a dataclass, None where help was asked for; what is wrong with them as one InputError."""
+    import tyro
+
+    config = (tyro.conf.Positional,) if positional else ()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            if default is None:
+                return tyro.cli(kind, prog=program, args=options, config=config)
+            return tyro.cli(kind, prog=program, args=options, default=default, config=config)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            return None
+        cause: BaseException | None = stop
+        while cause is not None:  # a dataclass has refused its values: its own words are the best
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__context__
+        raise InputError(f"{_in_one_line(said.getvalue())} (see {program} --help)") from None
+
+
+def _in_one_line(box: str) -> str:
+    """The parser's complaint without its box and colours: what is wrong, and the options it names as accepted."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│|╭╮╰╯ ") for line in plain.splitlines()[1:]]  # the first is a title
+    parts = [list(part) for text, part in groupby(lines, lambda line: bool(line.strip("─-"))) if text]
+    accepted = [line for part in parts[1:] for line in part if line.startswith("--")]
+    return " ".join(parts[0]) + (f", accepted: {'; '.join(accepted)}" if accepted else "")
+
+
+def value_of(name: str, options: list[str], default: str) -> str:
+    for index, word in enumerate(options):
+        if word.startswith(f"{name}="):
+            return word.split("=", 1)[1]
+        if word == name:
+            return options[index + 1] if index + 1 < len(options) else ""
+    return default
+
+
+@contextlib.contextmanager
+def bars(quiet: bool) -> Iterator[Progress]:
+    """A progress bar for every stage, with rate and time left; nothing when quiet or without a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=total, rate="")
+            task = tasks[stage]
+            shown.update(task, completed=done, total=total)
+            speed = shown.tasks[shown.task_ids.index(task)].speed
+            shown.update(task, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield progress

@@ -1,0 +1,156 @@
+"""What there is to run: problems by name, `fokker run` and `fokker report`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, make_dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+from fokker.cli import options as given
+from fokker.errors import InputError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What running a problem takes, imported only when it is run or reported on."""
+
+    settings: type[Any]
+    presets: Mapping[str, Any]  # the first is the default
+    run: Callable[..., dict[str, float]]
+    write: Callable[[Path], Path]
+    summary: Callable[[Any, Mapping[str, float]], list[str]]
+    compute: Any = None  # further options that change no result, where there are any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row of what there is: the line about it, what its presets do, and how its parts are imported."""
+
+    line: str
+    presets: str
+    parts: Callable[[], Parts]
+
+
+def _flux(module: str, name: str) -> Parts:
+    from fokker.problems import flux_metrics, flux_run
+    from fokker.problems.flux_run import Compute
+    from fokker.report import flux_page
+
+    kind = getattr(import_module(f"fokker.problems.{module}"), name)
+    return Parts(
+        kind, kind.presets(), flux_run.run, partial(flux_page.write, kind), flux_metrics.summary_lines, Compute()
+    )
+
+
+def _density(name: str) -> Parts:
+    from fokker.problems import density_metrics, density_run
+    from fokker.problems.density_settings import FULL_LENGTH, RUNS
+    from fokker.report import density_page
+
+    kind = RUNS[name]
+    presets = {"quick": kind(), "paper": kind(published_steps=FULL_LENGTH)}
+    return Parts(kind, presets, density_run.run, density_page.write, density_metrics.summary_lines)
+
+
+_DENSITY_PRESETS = (
+    "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in a few "
+    "minutes; paper: the same with its full 90,000 steps, most of an hour."
+)
+PROBLEMS = {
+    "boundary-flux": Problem(
+        "where a chemical enters a channel, from 30 noisy sensors, beside the exact posterior",
+        "quick: both prior means, VE, ODE, noise 1, in a few minutes; paper: prior mean 2, eight noise levels from 0 "
+        "to 1000, VE and VP(2), ODE and SDE, in most of an hour; published: three noise levels by the source paper's "
+        "own recipe on 100 test cases, in hours.",
+        partial(_flux, "boundary_flux", "BoundaryFlux"),
+    ),
+    "boundary-flux-sensors": Problem(
+        "the same channel where each sensor may be off: one model for every layout of sensors",
+        "quick: VE, ODE, noise 1, in a few minutes; paper: seven noise levels, VE and VP(2), ODE and SDE, in an hour.",
+        partial(_flux, "boundary_flux_sensors", "BoundaryFluxSensors"),
+    ),
+    "boundary-flux-reaction": Problem(
+        "the same channel with growth: a nonlinear model, beside Markov chains and the Laplace approximation",
+        "quick: VE, ODE, one noise level, 40,000 simulations, in some minutes; paper: seven noise levels, ODE and SDE, "
+        "in hours.",
+        partial(_flux, "boundary_flux_reaction", "BoundaryFluxReaction"),
+    ),
+    **{
+        f"density-{name}": Problem(
+            f"a conditional density with {what}, beside the exact one and the published numbers",
+            _DENSITY_PRESETS,
+            partial(_density, name),
+        )
+        for name, what in {"tanh": "a sharp edge", "bimodal": "two modes", "spiral": "one to four modes"}.items()
+    },
+}
+OUT_HELP = "Folder of the run; a run that was interrupted there continues."
+
+
+@dataclass(frozen=True)
+class Report:
+    """Make the figures and the page of a run again."""
+
+    directory: Path
+    """Folder of the run."""
+
+
+def run(name: str, options: list[str]) -> None:
+    import tyro
+
+    problem, parts = PROBLEMS[name], PROBLEMS[name].parts()
+    preset = given.value_of("--preset", options, next(iter(parts.presets)))
+    if preset not in parts.presets:
+        raise InputError(f"preset: got {preset!r}, one of {', '.join(parts.presets)} is accepted")
+
+    # Made here, so that `fokker problems` does not need the parser.
+    told = tyro.conf.arg
+    Output = make_dataclass(
+        "Output",
+        [
+            ("preset", Annotated[str, told(help=problem.presets)], preset),
+            ("out", Annotated[Path, told(help=OUT_HELP)], Path(f"runs/{name}")),
+            ("quiet", Annotated[bool, told(help="No progress bars.")], False),
+        ],
+    )
+    flat = tyro.conf.OmitArgPrefixes
+    groups: dict[str, Any] = {"output": Output(), "problem": parts.presets[preset]}
+    if parts.compute is not None:
+        groups["compute"] = parts.compute
+    Run = make_dataclass("Run", [(group, flat[type(default)]) for group, default in groups.items()])
+    Run.__doc__ = f"{name}: {problem.line}."
+    asked = given.parse(Run, options, f"fokker run {name}", Run(**groups))
+    if asked is None:
+        return
+    with given.bars(asked.output.quiet) as progress:
+
+        def write_report(out: Path) -> None:
+            progress("report", 0, 1)
+            parts.write(out)
+            progress("report", 1, 1)
+
+        more = {} if parts.compute is None else {"compute": asked.compute}
+        metrics = parts.run(asked.problem, asked.output.out, progress, write_report, **more)
+    for line in parts.summary(asked.problem, metrics):
+        print(line)
+    print(f"report: {asked.output.out / 'report.html'}")
+
+
+def report(options: list[str]) -> None:
+    from fokker.locks import locked
+    from fokker.report.files import read_problem
+
+    asked = given.parse(Report, options, "fokker report", None, positional=True)
+    if asked is None:
+        return
+    config = asked.directory / "config.json"
+    if not config.is_file():
+        raise InputError(f"{asked.directory}: holds no run, a folder that `fokker run` has made is accepted")
+    name = read_problem(asked.directory)
+    if name not in PROBLEMS:
+        raise InputError(f"{config}: is of no problem here, a run of one of {', '.join(PROBLEMS)} is accepted")
+    with locked(asked.directory):
+        print(f"report: {PROBLEMS[name].parts().write(asked.directory)}")
