@@ -17,7 +17,7 @@ ORDER = [
     {"rng", "storage", "random_fields", "covariance"},
     {"locks"},
     {"noise", "processes", "custom_process", "ddpm", "time_grid"},
-    {"states"},
+    {"states", "support"},
     {"score"},
     {
         "posterior_coordinates",

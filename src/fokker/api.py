@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from fokker.posterior.files import kind_of
 from fokker.posterior.folder import Model, fit_in_folder
 from fokker.posterior.prior import Prior
 from fokker.posterior.recipes import Recipe
-from fokker.posterior.training_data import Clip, Draws, Pairs
+from fokker.posterior.training_data import Clip, Draws, Pairs, numbers_of
 from fokker.processes import NoiseProcess, VarianceExploding, check_process
 from fokker.rng import check_seed, torch_generator
 from fokker.score import RHO_RANGE
 from fokker.states import Cond, Moments
+from fokker.support import Support
 from fokker.training import Batch, Trainer, TrainRecord, suitable_threads
 
 WIDEST = 100.0  # ratio of standard deviations of the entries of a vector that one noise level can serve
@@ -43,6 +44,8 @@ def fit(
     coordinates: str | None = None,
     omega: Any = None,
     likelihood: Likelihood | None = None,
+    cond: Mapping[str, Any] | None = None,
+    bounds: tuple[Any, Any] | None = None,
     clip: Clip | None = None,
     seed: int = 0,
     steps: int | None = None,
@@ -57,8 +60,10 @@ def fit(
     "posterior", "standard", "minmax" or "none" instead of the recipe's. omega: (N, *y_shape), False where y is not
     observed (NaN in y means the same); or a distribution over layouts, such as `operators.layouts.RandomLayouts`, drawn
     anew at every step: one model then serves them all. likelihood: y is then the clean data, and its noise is drawn
-    anew at every step.
-    clip: bounds (lower, upper; None for no bound) at which x has atoms; samples are clipped to them. steps: length of
+    anew at every step. cond: further conditions by name, (N, *shape) each; `sample` wants them too.
+    bounds: (lower, upper), each a number, None or an array of x_shape: x lies strictly between, and so do all samples
+    (see `support.Support`). clip: bounds (lower, upper; None for no bound) at which x has atoms; samples are clipped to
+    them. steps: length of
     the training. out: folder for the model and its checkpoint; a fit that was interrupted there continues to the very
     same weights. device: where the network lives ("cuda" for a GPU); data and samples stay on the CPU. progress:
     called with a record at every validation.
@@ -68,8 +73,12 @@ def fit(
     """
     check_seed(seed)
     recipe = _recipe(recipe, coordinates, steps)
-    data = Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out)
-    trainer, posterior = _posterior(data, process, network, recipe, clip, seed, _device(device))
+    if bounds is not None and clip is not None:
+        raise InputError("bounds: got both bounds and clip, one of the two is accepted")
+    x = numbers_of("x", x)
+    support = None if bounds is None else Support.of(bounds, tuple(x.shape[1:]))
+    data = Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out, cond, support)
+    trainer, posterior = _posterior(data, process, network, recipe, clip, support, seed, _device(device))
     return _train(trainer, posterior, data, out, lambda path: ConditionalPosterior.load(path, device), progress)
 
 
@@ -167,6 +176,7 @@ def _posterior(
     network: nn.Module | None,
     recipe: Recipe,
     clip: Clip | None,
+    support: Support | None,
     seed: int,
     device: torch.device,
 ) -> tuple[Trainer, ConditionalPosterior]:
@@ -207,7 +217,7 @@ def _posterior(
     held, features = to_model(*data.noisy(data.held, "validation"))
     trainer = Trainer(model, batch, _levels(model, recipe), (held, {"features": features}), recipe.training, seed)
     shapes = tuple(x.shape[1:]), tuple(data.y.shape[1:])
-    return trainer, ConditionalPosterior(model, *shapes, recipe, clip, masked=data.masked)
+    return trainer, ConditionalPosterior(model, *shapes, recipe, clip, data.masked, support, data.extra_shapes)
 
 
 def _network(network: nn.Module | None, recipe: Recipe, x: Tensor, feature_size: int, seed: int) -> nn.Module:

@@ -6,9 +6,10 @@ Source: Dasgupta et al. 2025 (arXiv 2504.07437), section 5 (conditional models);
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +31,7 @@ from fokker.rng import Rows
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import sample
 from fokker.states import Cond, observed
+from fokker.support import Support
 from fokker.time_grid import Grid
 
 
@@ -37,7 +39,8 @@ class ConditionalPosterior:
     """p(x given y) for any y: `sample` draws from it, `no_network` is the baseline it has to beat.
 
     clip = (lower, upper): samples are clipped to it, for a variable with atoms at its bounds (None: no bound).
-    masked: whether the network was trained with entries of y missing, and is told which are observed.
+    masked: whether the network was trained with entries of y missing, and is told which are observed. support: the
+    bounds between which x lies. extra: names and shapes of further conditions beside y.
     """
 
     kind: ClassVar[str] = "conditional"
@@ -50,9 +53,11 @@ class ConditionalPosterior:
         recipe: Recipe,
         clip: tuple[float | None, float | None] | None = None,
         masked: bool = False,
+        support: Support | None = None,
+        extra: Mapping[str, tuple[int, ...]] | None = None,
     ):
         self.model, self.x_shape, self.y_shape, self.recipe, self.clip = model, x_shape, y_shape, recipe, clip
-        self.masked = masked
+        self.masked, self.support, self.extra = masked, support, dict(extra or {})
 
     @property
     def coordinates(self) -> Coordinates:
@@ -73,7 +78,7 @@ class ConditionalPosterior:
         seed: int = 0,
         *,
         omega: Any = None,
-        cond: Cond | None = None,
+        cond: Mapping[str, Any] | None = None,
         sampler: Sampler | None = None,
         grid: Grid | Tensor | None = None,
         steps: int | None = None,
@@ -83,6 +88,8 @@ class ConditionalPosterior:
         """n samples for y (*y_shape), or for each of (M, *y_shape); NaN in y, or omega False, means not observed.
 
         A measurement of which nothing is observed gets the prior, and a UserWarning that says so.
+
+        cond: the further conditions it was trained with, by name; one row, or one for each measurement.
 
         Missing entries need a posterior that was trained with missing entries. So does guidance, the weight w of
         `classifier_free` (1 changes nothing), which also needs other coordinates than "posterior".
@@ -105,7 +112,7 @@ class ConditionalPosterior:
             rows=Rows.grid(len(given), n),
             progress=progress,
         )
-        x = to_x(self.coordinates, result.samples.cpu(), conditions, n, self.clip)
+        x = to_x(self.coordinates, result.samples.cpu(), conditions, n, self.clip, self.support)
         return PosteriorSamples(
             samples=x if batched else x[0],
             y=given if batched else given[0],
@@ -121,8 +128,12 @@ class ConditionalPosterior:
             info={k: v.cpu().reshape((len(given), n) if batched else (n,)) for k, v in result.info.items()},
         )
 
-    def log_prob(self, x: Any, y: Any, *, omega: Any = None, cond: Cond | None = None, seed: int = 0) -> Tensor:
+    def log_prob(
+        self, x: Any, y: Any, *, omega: Any = None, cond: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> Tensor:
         """log density of x given y, by the ODE: log q(xi given y) - log det L(y) with xi the coordinates of x.
+
+        Where x has bounds it is that of u on the real line, less log dx/du; minus infinity beyond them.
 
         For y (*y_shape): x (n, *x_shape) gives (n,) in float64, x (*x_shape) a single number; for y (M, *y_shape):
         x (M, n, *x_shape) gives (M, n). It is the density of what sampling returns plus rho_min times the noise, see
@@ -140,9 +151,16 @@ class ConditionalPosterior:
             raise InputError(f"x: got NaN or an infinite entry at {bad[0].tolist()}, finite numbers are accepted")
         value = value.reshape(len(given), -1, *self.x_shape)
         n = value.shape[1]
+        slope = torch.zeros(len(given), n, dtype=torch.float64)
+        if self.support is not None:
+            value = self.support.to_line(value)
+            outside = (~value.isfinite()).flatten(2).any(2)
+            value = torch.where(value.isfinite(), value, 0.0)
+            slope = self.support.log_slope(value).flatten(2).sum(2)
+            slope[outside] = math.inf
         xi = to_xi(self.coordinates, value, conditions)
         log = log_prob(self.model, xi, conditions, seed, rows=Rows.grid(len(given), n)).cpu()
-        return (log.reshape(len(given), n) - log_det.reshape(-1, 1)).reshape(shape)
+        return (log.reshape(len(given), n) - log_det.reshape(-1, 1) - slope).reshape(shape)
 
     def _shape_of_x(self, x: Tensor, measurements: int | None) -> tuple[int, ...]:
         """The shape of a density at x: (M, n), (n,) or (); InputError for any other x."""
@@ -161,7 +179,9 @@ class ConditionalPosterior:
                 "guidance: this posterior was trained on complete y and knows no x without y; train it on y with NaN "
                 "where entries can be missing"
             )
-        nothing = {"omega": torch.zeros(1, *self.y_shape, dtype=torch.bool)}
+        size = sum(math.prod(shape) for shape in self.extra.values())
+        shape = self.y_shape if not size else (math.prod(self.y_shape) + size,)
+        nothing = {"omega": torch.zeros(1, *shape, dtype=torch.bool)}
         return classifier_free(self.model, weight, null_cond=nothing)
 
     def no_network(self) -> GaussianConditional:
@@ -171,12 +191,12 @@ class ConditionalPosterior:
         """
         if not isinstance(self.coordinates, coordinate_kinds.Posterior):
             raise InputError(f"no_network: needs coordinates 'posterior', this posterior has {self.coordinates.name!r}")
-        return GaussianConditional(self.coordinates, self.x_shape, self.y_shape, self.clip)
+        return GaussianConditional(self.coordinates, self.x_shape, self.y_shape, self.clip, self.support, self.extra)
 
-    def _conditions(self, y: Any, omega: Any, cond: Cond | None) -> tuple[Cond, Tensor, bool]:
-        conditions, given, batched = conditions_of(y, omega, cond, self.y_shape)
+    def _conditions(self, y: Any, omega: Any, cond: Mapping[str, Any] | None) -> tuple[Cond, Tensor, bool]:
+        conditions, given, batched = conditions_of(y, omega, cond, self.y_shape, self.extra)
         if self.masked:
-            conditions.setdefault("omega", torch.ones_like(given, dtype=torch.bool))
+            conditions.setdefault("omega", torch.ones_like(conditions["y"], dtype=torch.bool))
         elif not bool(observed(conditions)[1].all()):
             raise InputError(
                 "y: got missing entries, but this posterior was trained on complete y, and only that is accepted; "
@@ -201,6 +221,8 @@ class ConditionalPosterior:
             "y_shape": list(self.y_shape),
             "clip": None if self.clip is None else list(self.clip),
             "masked": self.masked,
+            "bounds": None if self.support is None else self.support.settings(),
+            "extra": {name: list(shape) for name, shape in self.extra.items()},
         }
 
     @classmethod
@@ -213,7 +235,11 @@ class ConditionalPosterior:
             model = NetworkScore.restore(settings, tensors, torch.device(device))
             clip = None if settings["clip"] is None else tuple(settings["clip"])
             shapes = tuple(settings["x_shape"]), tuple(settings["y_shape"])
-            return cls(model, *shapes, Recipe.from_settings(settings["recipe"]), clip, settings["masked"])
+            bounds = settings["bounds"]
+            support = None if bounds is None else Support.of(bounds, shapes[0])
+            extra = {name: tuple(shape) for name, shape in settings["extra"].items()}
+            recipe = Recipe.from_settings(settings["recipe"])
+            return cls(model, *shapes, recipe, clip, settings["masked"], support, extra)
 
 
 def _tell_of_nothing_observed(cond: Cond) -> None:

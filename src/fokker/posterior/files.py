@@ -13,7 +13,7 @@ from fokker.errors import InputError
 from fokker.networks.denoiser import NetworkScore
 from fokker.storage import read_json, read_tensors, write_json, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_model(directory: str | Path, model: NetworkScore, settings: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from fokker.operators.layouts import Layouts
 from fokker.posterior_coordinates import MAX_VECTOR, Posterior
 from fokker.rng import torch_generator
 from fokker.states import Cond, observed
+from fokker.support import Support
 
 Clip = tuple[float | None, float | None]
 FEWEST = 10  # rows
@@ -84,8 +85,12 @@ class Pairs(Draws):
         clip: Clip | None,
         seed: int,
         held_out: float,
+        cond: Mapping[str, Any] | None = None,
+        support: Support | None = None,
     ):
         super().__init__(x, seed, held_out)
+        if support is not None:
+            self.x = support.check(self.x)
         self.y = numbers_of("y", y)
         if likelihood is not None and not hasattr(likelihood, "sample"):
             raise InputError(f"likelihood: got {likelihood!r}, a law such as Gaussian(0.1) is accepted")
@@ -96,6 +101,7 @@ class Pairs(Draws):
         for bound, name, beyond in zip(self.clip, ("lower", "upper"), (torch.lt, torch.gt)):
             if bound is not None and bool(beyond(self.x, bound).any()):
                 raise InputError(f"x: got values beyond the {name} bound {bound} of clip, none is accepted")
+        self.extra, self.extra_shapes = self._further(cond or {})
         self.layouts: Layouts | None = omega if hasattr(omega, "sample") else None
         self.omega = None
         if self.layouts is not None and bool(self.y.isnan().any()):
@@ -127,7 +133,7 @@ class Pairs(Draws):
             cond["omega"] = drawn[torch.arange(len(rows)) % len(drawn)]
         elif self.omega is not None:
             cond["omega"] = self.omega[rows]
-        x = self.x[rows]
+        x, cond = self.x[rows], self._with_further(cond, rows)
         if self.spread is not None:
             generator = torch_generator(self.seed, f"atoms/{name}", index)
             squares = torch.randn((BEYOND, *x.shape), generator=generator, dtype=x.dtype).square()
@@ -164,12 +170,35 @@ class Pairs(Draws):
 
     def _std_given_y(self, coordinates: Posterior) -> Tensor:
         """Standard deviation of x given y, whatever its values; averaged over layouts where they vary."""
-        nothing = torch.zeros((1, *self.y.shape[1:]), dtype=torch.float64)
         if self.layouts is None:
-            return coordinates.std({"y": nothing})[0]
+            nothing = {"y": torch.zeros((1, *self.y.shape[1:]), dtype=torch.float64)}
+            return coordinates.std(self._with_further(nothing, self.train[:1]))[0]
         generator = torch_generator(self.seed, "layouts/atoms")
         omega = self.layouts.sample(PATTERNS, tuple(self.y.shape[1:]), generator)
-        return coordinates.std({"y": nothing.expand_as(omega), "omega": omega}).mean(0)
+        cond = {"y": torch.zeros(omega.shape, dtype=torch.float64), "omega": omega}
+        rows = self.train[torch.arange(PATTERNS) % len(self.train)]
+        return coordinates.std(self._with_further(cond, rows)).mean(0)
+
+    def _further(self, cond: Mapping[str, Any]) -> tuple[Tensor | None, dict[str, tuple[int, ...]]]:
+        """Further conditions as rows of one vector, and their shapes by name."""
+        found = {name: numbers_of(f"cond: {name}", value) for name, value in cond.items()}
+        for name, value in found.items():
+            if name in ("y", "omega", "points", "mask"):
+                raise InputError(f"cond: got {name!r}, a name of your own is accepted")
+            if len(value) != len(self.x) or bool(value.isnan().any()):
+                raise InputError(f"cond: {name!r} has {len(value)} rows or NaN, {len(self.x)} whole rows are accepted")
+        shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
+        return (torch.cat([value.flatten(1) for value in found.values()], 1) if found else None), shapes
+
+    def _with_further(self, cond: Cond, rows: Tensor) -> Cond:
+        """y and the further conditions of these rows as one vector, where there are any."""
+        if self.extra is None:
+            return cond
+        extra = self.extra[rows]
+        out = {"y": torch.cat([cond["y"].flatten(1), extra], 1)}
+        if "omega" in cond:
+            out["omega"] = torch.cat([cond["omega"].flatten(1), torch.ones_like(extra, dtype=torch.bool)], 1)
+        return out
 
     def _parts(self) -> Iterator[Tensor | bytes]:
         if isinstance(self.likelihood, Gaussian):
@@ -180,6 +209,9 @@ class Pairs(Draws):
             yield repr(self.layouts).encode()
         yield from super()._parts()
         yield self.y
+        if self.extra is not None:
+            yield repr(self.extra_shapes).encode()
+            yield self.extra
         if self.omega is not None:
             yield self.omega
         if isinstance(self.likelihood, Gaussian) and self.likelihood.covariance is not None:

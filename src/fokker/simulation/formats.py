@@ -1,0 +1,207 @@
+"""Named arrays in the files that people have: .npy, .npz, .csv, .parquet, .h5, .zarr.
+
+Every reader gives the names with a function that reads the array of that name, so that what is not asked for is not
+read. Nothing read here can run code: an array of Python objects is refused.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fokker.errors import InputError
+from fokker.simulation.layout import FORMAT
+
+Arrays = dict[str, Callable[[], np.ndarray]]
+
+
+def arrays_in(paths: Sequence[Path]) -> Arrays:
+    """The arrays of one file, or those of several .npy files, each named by its file.
+
+    Tables (.csv, .parquet) give an array for every column, NaN where a cell is empty. Groups of .h5 and .zarr are parts
+    of the name: "group/name". A store of simulations gives the x and y of those that did not fail.
+
+    Raises InputError for files that are missing, damaged, empty or of another format, and for names that occur twice;
+    ImportError where the package that reads the format is missing.
+    """
+    if len(paths) == 1 and paths[0].suffix != ".npy":
+        return _arrays_of(paths[0])
+    others = [str(path) for path in paths if path.suffix != ".npy"]
+    if others:
+        raise InputError(f"data: got {', '.join(others)} among several files, one file or several .npy are accepted")
+    _refuse_twice(paths[0].parent, [path.stem for path in paths])
+    return {path.stem: partial(_npy, _existing(path)) for path in paths}
+
+
+def _arrays_of(path: Path) -> Arrays:
+    path = _existing(path)
+    reader = _READERS.get(path.suffix)
+    if reader is None and path.is_dir():
+        reader = _zarr
+    if reader is None:
+        raise InputError(f"{path}: got a file of kind {path.suffix!r}, {', '.join(('.npy', *_READERS))} are accepted")
+    try:
+        with _told(path):
+            found = reader(path)
+    except ImportError as error:
+        raise ImportError(f"{path.suffix} files need {error.name}: pip install 'fokker[files,store]'") from error
+    if not found:
+        raise InputError(f"{path}: holds no arrays")
+    return found
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file")
+    if path.is_file() and not path.stat().st_size:
+        raise InputError(f"{path}: the file is empty")
+    return path
+
+
+@contextmanager
+def _told(path: Path) -> Any:
+    """Whatever a reader says of a file that is damaged, in one line."""
+    try:
+        yield
+    except (InputError, ImportError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None and error.filename is not None:
+            raise  # the disk, not the file
+        raise InputError(_damaged(path, error)) from error
+    except Exception as error:  # the readers have no common class for damaged files
+        raise InputError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "allow_pickle" in text or "Object arrays" in text:
+        return f"{path}: holds Python objects (a pickle), only numbers are accepted"
+    return f"{path} is damaged or of another kind ({text or type(error).__name__})"
+
+
+def _refuse_twice(path: Path, names: Sequence[str]) -> None:
+    twice = [repr(name) for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: the name {', '.join(twice)} occurs twice, names that differ are accepted")
+
+
+def _npy(path: Path) -> np.ndarray:
+    with _told(path):
+        return np.load(path, allow_pickle=False)
+
+
+def _npz(path: Path) -> Arrays:
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    _refuse_twice(path, names)
+
+    def read(name: str) -> np.ndarray:
+        with _told(path), np.load(path, allow_pickle=False) as arrays:
+            return arrays[name]
+
+    return {name: partial(read, name) for name in names}
+
+
+def _csv(path: Path) -> Arrays:
+    from pyarrow import csv
+
+    table = csv.read_csv(path)
+    if all(_is_number(name) for name in table.schema.names):
+        shown = ", ".join(table.schema.names[:3])
+        raise InputError(f"{path}: its first line is {shown}: numbers; a line with names of columns is accepted")
+    return _columns(path, table)
+
+
+def _parquet(path: Path) -> Arrays:
+    from pyarrow import parquet
+
+    return _columns(path, parquet.read_table(path))
+
+
+def _columns(path: Path, table: Any) -> Arrays:
+    _refuse_twice(path, table.schema.names)
+    return {name: partial(_column, path, table, name) for name in table.schema.names}
+
+
+def _column(path: Path, table: Any, name: str) -> np.ndarray:
+    """A column of numbers (N,), or of lists of equal length (N, length); NaN where there is none."""
+    import pyarrow
+
+    column = table.column(name)
+    if pyarrow.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+        texts = column.to_pylist()
+        row = next((i for i, text in enumerate(texts) if text is not None and not _is_number(text)), 0)
+        raise InputError(f"{path}: {name!r} holds the text {texts[row]!r} in row {row}, only numbers are accepted")
+    if pyarrow.types.is_list(column.type) or pyarrow.types.is_fixed_size_list(column.type):
+        rows = column.to_pylist()
+        if any(row is None for row in rows) or len({len(row) for row in rows}) != 1:
+            raise InputError(f"{path}: the lists of column {name!r} differ in length, lists of one length are accepted")
+        return np.array(rows, dtype=np.float64)
+    with _told(path):
+        return column.to_numpy()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _hdf5(path: Path) -> Arrays:
+    import h5py
+
+    names: list[str] = []
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+
+    def read(name: str) -> np.ndarray:
+        with _told(path), h5py.File(path, "r") as file:
+            if file[name].dtype.kind == "O":
+                raise InputError(f"{path}: {name!r} holds objects or texts, only numbers are accepted")
+            return file[name][...]
+
+    return {name: partial(read, name) for name in names}
+
+
+def _zarr(path: Path) -> Arrays:
+    import zarr
+
+    if not path.is_dir():
+        raise InputError(f"{path}: is a file, a folder is what .zarr is")
+    group = zarr.open_group(path, mode="r")
+    arrays = {name: item for name, item in group.members(max_depth=None) if hasattr(item, "shape")}
+
+    def read(name: str) -> np.ndarray:
+        with _told(path / name):
+            return np.asarray(arrays[name][...])
+
+    if group.attrs.get("format") != FORMAT["format"]:
+        return {name: partial(read, name) for name in arrays}
+    rows = int(group.attrs["n"])  # those beyond are of a run that is not done
+
+    def finite(name: str) -> np.ndarray:
+        return read(name)[:rows][read("finite")[:rows]]
+
+    return {name: partial(finite, name) for name in ("x", "y")}
+
+
+_READERS: dict[str, Callable[[Path], Arrays]] = {
+    ".npz": _npz,
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+    ".zarr": _zarr,
+}

@@ -1,0 +1,102 @@
+"""Pairs from files: x, y and further conditions, by the names they have there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from fokker.errors import InputError
+from fokker.simulation.formats import Arrays, arrays_in
+
+
+@dataclass(frozen=True)
+class Named:
+    """Rows (N, *shape) of numbers in float64, with a name for each of their entries, in their flat order."""
+
+    values: np.ndarray
+    names: tuple[str, ...]
+
+
+def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequence[str] = ()) -> dict[str, Named]:
+    """What is wanted, by role: `{"x": "theta", "y": "sensor_*"}`; as many rows of each.
+
+    What is wanted is the name of an array or a column; the head of several, as theta for theta_0, theta_1, ...; a
+    pattern with * and ?; or several of these with commas between. Several are put side by side.
+
+    incomplete: roles that may hold NaN, where nothing is known. Raises InputError for names that are not there, arrays
+    of no numbers, of differing lengths or without rows, infinities, and columns without any number.
+    """
+    arrays = arrays_in(paths)
+    source = ", ".join(map(str, paths))
+    found = {role: _select(source, arrays, role, text) for role, text in wanted.items()}
+    rows = {role: len(named.values) for role, named in found.items()}
+    if len(set(rows.values())) > 1:
+        told = ", ".join(f"{role} has {count}" for role, count in rows.items())
+        raise InputError(f"{source}: rows differ: {told}; as many of each are accepted")
+    for role, named in found.items():
+        _check(source, role, named, role in incomplete)
+    return found
+
+
+def _select(source: str, arrays: Arrays, role: str, text: str) -> Named:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    names = [name for word in words for name in _matching(arrays, word)]
+    if not words or len(set(names)) < len(names):
+        raise InputError(f"{role}: got {text!r}, names that differ are accepted")
+    if not all(_matching(arrays, word) for word in words):
+        missing = next(word for word in words if not _matching(arrays, word))
+        shown = ", ".join(list(arrays)[:12]) + (", ..." if len(arrays) > 12 else "")
+        raise InputError(f"{role}: there is no {missing!r} in {source}, of {shown} any are accepted")
+    parts = [_numbers(source, name, arrays[name]()) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    lengths = {len(part.values) for part in parts}
+    if len(lengths) > 1:
+        raise InputError(f"{source}: {role} has arrays of {sorted(lengths)} rows, as many of each are accepted")
+    flat = np.concatenate([part.values.reshape(len(part.values), -1) for part in parts], 1)
+    return Named(flat, tuple(name for part in parts for name in part.names))
+
+
+def _matching(arrays: Arrays, word: str) -> list[str]:
+    """The names a word stands for: itself, those that begin with it and end in a number, or those of its pattern."""
+    if word in arrays:
+        return [word]
+    numbered = [(name, re.fullmatch(re.escape(word) + r"[_.\[]?(\d+)\]?", name)) for name in arrays]
+    found = sorted((int(match[1]), name) for name, match in numbered if match)
+    return [name for _, name in found] or [name for name in arrays if fnmatchcase(name, word)]
+
+
+def _numbers(source: str, name: str, values: np.ndarray) -> Named:
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"{source}: {name!r} holds {values.dtype} values, real numbers are accepted")
+    if values.ndim == 0 or not values.size:
+        raise InputError(f"{source}: {name!r} has shape {values.shape}, at least one row of numbers is accepted")
+    values = values.astype(np.float64)
+    if values.ndim == 1:
+        return Named(values[:, None], (name,))
+    entries = (f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*values.shape[1:]))
+    return Named(values, tuple(entries))
+
+
+def _check(source: str, role: str, named: Named, incomplete: bool) -> None:
+    flat = named.values.reshape(len(named.values), -1)
+    infinite, missing = np.isinf(flat), np.isnan(flat)
+    if infinite.any():
+        row, column = np.argwhere(infinite)[0]
+        raise InputError(f"{source}: {named.names[column]} is infinite in row {row}, finite numbers are accepted")
+    nothing = missing.all(0).nonzero()[0]
+    if len(nothing):
+        raise InputError(f"{source}: {named.names[nothing[0]]} holds no number, columns with numbers are accepted")
+    if missing.any() and not incomplete:
+        row, column = np.argwhere(missing)[0]
+        raise InputError(f"{source}: {named.names[column]} has no number in row {row}, {role} is accepted whole only")
+    still = (np.nanmax(flat, 0) == np.nanmin(flat, 0)).nonzero()[0]
+    if len(still) and len(flat) > 1 and named.values.ndim == 2:  # pixels may rest
+        raise InputError(
+            f"{source}: {named.names[still[0]]} never varies, leave it out: columns that vary are accepted"
+        )
