@@ -34,6 +34,7 @@ ORDER = [
     {"training"},
     {"posterior", "fields"},
     {"api"},
+    {"from_files"},
     {"problems"},
     {"report"},
     {"cli"},

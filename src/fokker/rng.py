@@ -27,17 +27,22 @@ BLOCK = 256  # samples that share one stream
 
 @dataclass(frozen=True)
 class Rows:
-    """Which measurement and which sample of it each row of a batch is: two integer arrays of shape (B,)."""
+    """Which measurement and which sample of it each row of a batch is: two integer arrays of shape (B,).
+
+    first: the measurement that the first row of conditions belongs to.
+    """
 
     measurement: np.ndarray
     sample: np.ndarray
+    first: int = 0
 
     @classmethod
-    def grid(cls, measurements: int, samples: int) -> Rows:
-        """All samples of all measurements, samples running fastest: B = measurements * samples rows."""
+    def grid(cls, measurements: int, samples: int, first: int = 0) -> Rows:
+        """All samples of the measurements from the `first` on, samples running fastest: B = measurements * samples."""
         return cls(
-            np.repeat(np.arange(measurements), samples),
+            np.repeat(np.arange(first, first + measurements), samples),
             np.tile(np.arange(samples), measurements),
+            first,
         )
 
     def __len__(self) -> int:
@@ -57,7 +62,7 @@ class Rows:
         ]
 
     def __getitem__(self, which: slice) -> Rows:
-        return Rows(self.measurement[which], self.sample[which])
+        return Rows(self.measurement[which], self.sample[which], self.first)
 
 
 @dataclass(frozen=True)

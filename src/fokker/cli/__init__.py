@@ -3,6 +3,8 @@
     fokker run PROBLEM [--preset NAME] [--out DIR] [options]     simulate, fit, sample, check, report
     fokker report DIR                                            the figures and the page of a run again
     fokker problems                                              what there is, one line each
+    fokker fit DATA --x NAME --y NAME [--out MODEL]              learn a posterior from pairs in files
+    fokker sample MODEL Y [-n N] [--out posterior.zarr]          draw from it
 
 Exit status: 0 done, 2 wrong input, 1 the environment failed, 130 interrupted. Errors are one line.
 """
@@ -20,8 +22,10 @@ usage: fokker COMMAND ...
   fokker run PROBLEM [--preset NAME] [--out DIR] [options]   simulate, fit, sample, check, report
   fokker report DIR                                          the figures and the page of a run again
   fokker problems                                            what there is, one line each
+  fokker fit DATA --x NAME --y NAME [--out MODEL]            learn a posterior from pairs in your own files
+  fokker sample MODEL Y [-n N] [--out posterior.zarr]        draw from it for your own measurements
 
-fokker run PROBLEM --help shows a problem's options.
+fokker COMMAND --help shows the options of fit and sample. fokker run PROBLEM --help shows a problem's options.
 """
 
 
@@ -73,6 +77,10 @@ def _dispatch(words: list[str]) -> int:
             raise InputError(f"problem: got {got}, one of {', '.join(PROBLEMS)} is accepted")
         case ["report", *options]:
             report(options)
+        case ["fit" | "sample" as name, *options]:
+            from fokker.cli import fit  # here, so that `fokker problems` does not need the parser
+
+            getattr(fit, name)(options)
         case [other, *_]:
-            raise InputError(f"command: got {other!r}, one of run, report, problems is accepted")
+            raise InputError(f"command: got {other!r}, one of run, report, problems, fit, sample is accepted")
     return 0

@@ -83,6 +83,7 @@ class ConditionalPosterior:
         grid: Grid | Tensor | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        first: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> PosteriorSamples:
         """n samples for y (*y_shape), or for each of (M, *y_shape); NaN in y, or omega False, means not observed.
@@ -95,7 +96,8 @@ class ConditionalPosterior:
         `classifier_free` (1 changes nothing), which also needs other coordinates than "posterior".
 
         sampler, grid and steps default to the recipe's. A sample depends on the seed and on the index of its
-        measurement, not on how many are drawn at once. Raises InputError for a wrong shape, n < 1 or a wrong grid.
+        measurement, not on how many are drawn at once; first: the index of the first measurement, so that many can be
+        drawn in groups. Raises InputError for a wrong shape, n < 1 or a wrong grid.
         """
         check_count(n)
         conditions, given, batched = self._conditions(y, omega, cond)
@@ -109,7 +111,7 @@ class ConditionalPosterior:
             grid=self.recipe.grid if grid is None else grid,
             seed=seed,
             cond=conditions,
-            rows=Rows.grid(len(given), n),
+            rows=Rows.grid(len(given), n, first),
             progress=progress,
         )
         x = to_x(self.coordinates, result.samples.cpu(), conditions, n, self.clip, self.support)

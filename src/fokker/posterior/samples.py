@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,47 +57,66 @@ class PosteriorSamples:
         weights = weights.reshape(*weights.shape, *[1] * (value.ndim - weights.ndim))
         return (weights * value).sum(self._axis)
 
-    def to_arviz(self) -> DataTree:
+    def to_arviz(self, names: Mapping[str, Sequence[str]] | None = None, first: int = 0) -> DataTree:
         """An xarray DataTree in ArviZ's layout: posterior (chain, draw, ...), observed_data, sample_stats.
 
-        Many measurements become a dimension `measurement` after chain and draw. ImportError names the extra to install
-        where arviz-base is missing.
+        Many measurements become a dimension `measurement` after chain and draw, counted from `first`. names: of the
+        entries of x and y, where these are vectors. ImportError names the extra to install where arviz-base is missing.
         """
         try:
             import arviz_base
         except ImportError as error:
             raise ImportError("to_arviz needs arviz-base: pip install 'fokker[arviz]'") from error
         draws = self.samples.movedim(1, 0) if self.batched else self.samples
+        outer = ["measurement"] if self.batched else []
+        dims = {
+            "x": outer + [f"x_dim_{i}" for i in range(draws.ndim - 1 - len(outer))],
+            "y": outer + [f"y_dim_{i}" for i in range(self.y.ndim - len(outer))],
+        }
+        coords: dict[str, Any] = {"measurement": range(first, first + len(self.y))} if self.batched else {}
+        for name, entries in (names or {}).items():
+            if len(dims[name]) == len(outer) + 1:
+                coords[dims[name][-1]] = np.array(entries, dtype=object)  # texts of any length, which Zarr 3 specifies
+        lead = self.samples.shape[: self._axis + 1]
+        stats = {name: value for name, value in self.info.items() if value.shape == lead}
+        stats["nfe"] = torch.full(lead, self.nfe)
+        if self.log_weights is not None:
+            stats["log_weight"] = self.log_weights
+        per_draw = {name: v.movedim(1, 0) if self.batched else v for name, v in stats.items()}
         groups = {
             "posterior": {"x": draws[None].numpy()},
             "observed_data": {"y": self.y.numpy()},
+            "sample_stats": {name: v[None].numpy() for name, v in per_draw.items()},
         }
-        names = ["measurement"] if self.batched else []
-        dims = {
-            "x": names + [f"x_dim_{i}" for i in range(draws.ndim - 1 - len(names))],
-            "y": names + [f"y_dim_{i}" for i in range(self.y.ndim - len(names))],
-        }
-        stats = {
-            name: value for name, value in self.info.items() if value.shape == self.samples.shape[: self._axis + 1]
-        }
-        if self.log_weights is not None:
-            stats["log_weight"] = self.log_weights
-        if stats:
-            per_draw = {name: v.movedim(1, 0) if self.batched else v for name, v in stats.items()}
-            groups["sample_stats"] = {name: v[None].numpy() for name, v in per_draw.items()}
-            dims |= dict.fromkeys(stats, names)
-        tree = arviz_base.from_dict(groups, dims=dims)
+        tree = arviz_base.from_dict(groups, dims=dims | dict.fromkeys(stats, outer), coords=coords)
         tree.attrs.update(nfe=self.nfe, seconds=self.seconds, sampler=str(self.settings.get("sampler", "")))
         return tree
 
-    def save(self, path: str | Path) -> None:
-        """Write `to_arviz()` as a Zarr store, whole or not at all; InputError unless the name ends in .zarr."""
-        path = Path(path)
-        if path.suffix != ".zarr":
-            raise InputError(f"path: got {path.name!r}, a name ending in .zarr is accepted")
-        tree = self.to_arviz()
-        with atomic_path(path) as temporary:
-            tree.to_zarr(temporary, consolidated=False)
+    def save(self, path: str | Path, names: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Write `to_arviz(names)` as a Zarr store, whole or not at all; InputError unless the name ends in .zarr."""
+        save_parts([self], path, names)
+
+
+def save_parts(
+    parts: Iterable[PosteriorSamples], path: str | Path, names: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Write groups of measurements, one after the other, as one Zarr store, whole or not at all.
+
+    InputError unless the name ends in .zarr.
+    """
+    path, first = Path(path), 0
+    if path.suffix != ".zarr":
+        raise InputError(f"path: got {path.name!r}, a name ending in .zarr is accepted")
+    with atomic_path(path) as temporary:
+        for part in parts:
+            tree = part.to_arviz(names, first)
+            if first == 0:
+                tree.to_zarr(temporary, consolidated=False)
+            else:
+                for name, node in tree.children.items():
+                    store = {"group": name, "append_dim": "measurement", "consolidated": False}
+                    node.to_dataset().to_zarr(temporary, **store)
+            first += len(part.y)
 
 
 def check_count(n: int) -> None:

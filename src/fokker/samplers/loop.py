@@ -222,12 +222,13 @@ def rows_of_cond(cond: Cond, piece: Rows, where: slice, count: int, measured: bo
             out[name] = value.expand(len(piece), *value.shape[1:])
         elif len(value) == count:
             out[name] = value[where]
-        elif measured and len(value) > int(piece.measurement.max()):
-            first = int(piece.measurement[0])
-            if (piece.measurement == first).all():  # nothing is copied, and a network can see that all rows agree
+        elif measured and len(value) > int(piece.measurement.max()) - piece.first:
+            which = piece.measurement - piece.first
+            first = int(which[0])
+            if (which == first).all():  # nothing is copied, and a network can see that all rows agree
                 out[name] = value[first : first + 1].expand(len(piece), *value.shape[1:])
             else:
-                out[name] = value[torch.as_tensor(piece.measurement, device=value.device)]
+                out[name] = value[torch.as_tensor(which, device=value.device)]
         else:
             raise InputError(f"cond {name!r}: got {len(value)} rows, 1 or {count} are accepted")
     return out

@@ -33,6 +33,8 @@ def arrays_in(paths: Sequence[Path]) -> Arrays:
     """
     if len(paths) == 1 and paths[0].suffix != ".npy":
         return _arrays_of(paths[0])
+    if not paths:
+        raise InputError("data: got no file, one file or several .npy are accepted")
     others = [str(path) for path in paths if path.suffix != ".npy"]
     if others:
         raise InputError(f"data: got {', '.join(others)} among several files, one file or several .npy are accepted")

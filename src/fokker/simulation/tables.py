@@ -33,7 +33,7 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     """
     arrays = arrays_in(paths)
     source = ", ".join(map(str, paths))
-    found = {role: _select(source, arrays, role, text) for role, text in wanted.items()}
+    found = {role: select(source, arrays, role, text) for role, text in wanted.items()}
     rows = {role: len(named.values) for role, named in found.items()}
     if len(set(rows.values())) > 1:
         told = ", ".join(f"{role} has {count}" for role, count in rows.items())
@@ -43,7 +43,8 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     return found
 
 
-def _select(source: str, arrays: Arrays, role: str, text: str) -> Named:
+def select(source: str, arrays: Arrays, role: str, text: str) -> Named:
+    """What one text of `read_named` stands for."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     names = [name for word in words for name in _matching(arrays, word)]
     if not words or len(set(names)) < len(names):

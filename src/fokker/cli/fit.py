@@ -1,0 +1,133 @@
+"""`fokker fit` and `fokker sample`: the user's own pairs and measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from fokker.cli import options as given
+from fokker.training import TrainRecord
+
+SHOWN = 8  # entries of x in the summary
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Learn p(x given y) from pairs in a file: .npz, .csv, .parquet, .h5, .zarr, a folder of simulations, several .npy.
+
+    A name is that of an array or a column, the head of several (theta for theta_0, theta_1, ...), a pattern with * and
+    ?, or several of these with commas between. Empty cells and NaN in y are missing entries.
+    """
+
+    data: Positional[tuple[Path, ...]]
+    """The file, or several .npy files, each named by its file."""
+    x: str = "x"
+    """What is to be inferred."""
+    y: str = "y"
+    """What is measured."""
+    condition: UseAppendAction[tuple[str, ...]] = ()
+    """A further input that is known when y is measured; may be given several times."""
+    out: Path = Path("model")
+    """Folder of the model; a fit that was interrupted there continues."""
+    bounds: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=LOW:HIGH, either end may be left out: x lies strictly between; may be given several times."""
+    positive: UseAppendAction[tuple[str, ...]] = ()
+    """NAME: the same as NAME=0: in bounds; may be given several times."""
+    missing: float = 0.0
+    """Chance of every entry of y to be hidden in training, for measurements with gaps."""
+    held_out: float = 0.1
+    """Part of the rows, at most 1,000 of them, that is kept for checks."""
+    recipe: str = "default"
+    """default or published."""
+    steps: int | None = None
+    """Length of the training, the recipe's unless given."""
+    seed: int = 0
+    """Of everything random."""
+    device: str = "cpu"
+    """Where the network is trained: cpu, cuda."""
+    quiet: bool = False
+    """No progress bars."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw from a posterior that `fokker fit` has learned, for one measurement or many."""
+
+    model: Positional[Path]
+    """Folder of the model."""
+    y: Positional[Path]
+    """File of measurements: its only array, or what has the names of the fit. NaN and empty cells are missing."""
+    n: Annotated[int, arg(aliases=["-n"])] = 1000
+    """Samples for each measurement."""
+    out: Path = Path("posterior.zarr")
+    """Zarr store in ArviZ's layout: posterior, observed_data, sample_stats."""
+    seed: int = 0
+    """Of the samples."""
+    device: str = "cpu"
+    """Where the network runs: cpu, cuda."""
+    quiet: bool = False
+    """No progress bars."""
+
+
+def fit(options: list[str]) -> None:
+    """`fokker fit`."""
+    asked = given.parse(Fit, options, "fokker fit", None)
+    if asked is None:
+        return
+    from fokker.from_files import Data, fit_files
+
+    last: list[TrainRecord] = []
+    with given.bars(asked.quiet) as progress:
+
+        def told(record: TrainRecord) -> None:
+            last[:] = [record]
+            progress("train", record.step, record.steps)
+
+        names = ("out", "bounds", "positive", "missing", "held_out", "recipe", "steps", "seed", "device")
+        posterior = fit_files(
+            asked.data,
+            asked.x,
+            asked.y,
+            conditions=asked.condition,
+            progress=told,
+            **{name: getattr(asked, name) for name in names},
+        )
+    data = Data.load(asked.out)
+    sizes = ", ".join(f"{role} {len(entries)}" for role, entries in data.entries.items())
+    print(f"{data.rows} rows; numbers in a row: {sizes}")
+    if last:
+        loss = min([last[0].validation_loss])
+        print(f"validation loss {loss:.4g} after {last[0].step} steps; 1 is what a Gaussian without a network has")
+    print(f"model: {asked.out}{' (gaps in y are accepted)' if posterior.masked else ''}")
+
+
+def sample(options: list[str]) -> None:
+    """`fokker sample`."""
+    asked = given.parse(Sample, options, "fokker sample", None)
+    if asked is None:
+        return
+    from fokker.from_files import load_fit, measurements, sample_file
+
+    posterior, data = load_fit(asked.model, asked.device)
+    y, cond = measurements(asked.y, posterior, data)
+    with given.bars(asked.quiet) as progress:
+        mean, std = sample_file(
+            posterior,
+            data,
+            y,
+            cond,
+            asked.n,
+            asked.out,
+            seed=asked.seed,
+            progress=lambda done, total: progress("sample", done, total),
+        )
+    names = [f"x[{i}]" for i in range(mean[0].numel())] if data is None else data.entries["x"]
+    print(f"measurement 0 of {len(mean)}: mean and standard deviation")
+    for name, m, s in list(zip(names, mean[0].flatten().tolist(), std[0].flatten().tolist()))[:SHOWN]:
+        print(f"  {name}  {m:.6g} +- {s:.3g}")
+    if len(names) > SHOWN:
+        print(f"  and {len(names) - SHOWN} more")
+    print(f"samples: {asked.out}")

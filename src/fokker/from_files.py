@@ -1,0 +1,229 @@
+"""Fit and sample on the user's own files: what a model was fitted to stays beside it.
+
+A folder of a fit holds the model (see `posterior.folder`), data.json (where the pairs came from and what their entries
+are called) and held_out.safetensors, rows that played no part in the fit, for checks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fokker.api import fit, load
+from fokker.errors import InputError
+from fokker.locks import locked
+from fokker.operators.layouts import RandomLayouts
+from fokker.posterior.conditional import ConditionalPosterior
+from fokker.posterior.recipes import Recipe
+from fokker.posterior.samples import save_parts
+from fokker.rng import stream
+from fokker.simulation.formats import arrays_in
+from fokker.simulation.tables import Named, read_named, select
+from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
+from fokker.training import TrainRecord
+
+MOST_HELD_OUT = 1000
+FEWEST = 20  # rows
+AT_ONCE = 2**24  # numbers that are sampled before they are written
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a model was fitted to: names as asked for, and the names of the entries by role, in flat order."""
+
+    source: list[str]
+    asked: dict[str, str]
+    entries: dict[str, list[str]]
+    rows: int
+    held_out: str
+    """SHA-256 of held_out.safetensors."""
+
+    def save(self, folder: Path) -> None:
+        """As data.json."""
+        write_sealed(folder / "data.json", asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> Data:
+        """InputError where data.json is missing or damaged."""
+        try:
+            return cls(**read_sealed(folder / "data.json"))
+        except TypeError as error:
+            raise InputError(f"{folder / 'data.json'}: is of another version") from error
+
+
+def fit_files(
+    paths: Sequence[Path],
+    x: str,
+    y: str,
+    out: Path,
+    *,
+    conditions: Sequence[str] = (),
+    bounds: Sequence[str] = (),
+    positive: Sequence[str] = (),
+    missing: float = 0.0,
+    held_out: float = 0.1,
+    recipe: str | Recipe = "default",
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[TrainRecord], None] | None = None,
+) -> ConditionalPosterior:
+    """`fokker.fit` to pairs in files, into the folder `out`, where an interrupted fit continues.
+
+    x, y and conditions: names of arrays or columns, see `simulation.tables`. bounds: texts NAME=LOW:HIGH, either end
+    may be left out; positive: names with the lower bound 0. missing: chance of every entry of y to be hidden in
+    training, so that the model serves measurements with gaps. held_out: part of the rows (at most 1,000 of them) kept
+    for checks.
+
+    Raises InputError for damaged files, wrong names and numbers, fewer than 20 rows, a folder that holds something
+    else or the fit of other data; OSError where the disk fails.
+    """
+    for name, value in (("missing", missing), ("held_out", held_out)):
+        if not 0 <= value < 1:
+            raise InputError(f"{name}: got {value}, numbers from 0 to below 1 are accepted")
+    asked = {"x": x, "y": y, **{name: name for name in conditions}}
+    if len(asked) != 2 + len(conditions):
+        raise InputError(f"condition: got {', '.join(conditions)}, names that differ, other than x and y, are accepted")
+    named = read_named(paths, asked, incomplete=["y"])
+    count = len(named["x"].values)
+    if count < FEWEST:
+        raise InputError(f"{', '.join(map(str, paths))}: holds {count} rows, at least {FEWEST} are accepted")
+    limits = _limits(named["x"], bounds, positive)
+    if missing and bool(np.isnan(named["y"].values).any()):
+        raise InputError("missing: y has gaps of its own, 0 is accepted with them")
+    kept = stream(seed, "held out").permutation(count)
+    aside = min(MOST_HELD_OUT, round(held_out * count))
+    test, train = np.sort(kept[:aside]), np.sort(kept[aside:])
+    _check_folder(out)
+    ensure_writable(out)
+    with locked(out):
+        posterior = fit(
+            named["x"].values[train],
+            named["y"].values[train],
+            cond={name: named[name].values[train] for name in conditions} or None,
+            omega=RandomLayouts(1 - missing) if missing else None,
+            bounds=limits,
+            recipe=recipe,
+            steps=steps,
+            seed=seed,
+            out=out,
+            device=device,
+            progress=progress,
+        )
+        write_tensors(out / "held_out.safetensors", {k: torch.from_numpy(v.values[test]) for k, v in named.items()})
+        Data(
+            source=[str(path) for path in paths],
+            asked=asked,
+            entries={role: list(value.names) for role, value in named.items()},
+            rows=count,
+            held_out=file_hash(out / "held_out.safetensors"),
+        ).save(out)
+    return posterior
+
+
+def load_fit(folder: Path, device: str = "cpu") -> tuple[ConditionalPosterior, Data | None]:
+    """The posterior in a folder, and what it was fitted to where that is known."""
+    posterior = load(folder, device)
+    if not isinstance(posterior, ConditionalPosterior):
+        raise InputError(f"{folder}: holds a prior, the model of a posterior is accepted")
+    return posterior, Data.load(folder) if (folder / "data.json").exists() else None
+
+
+def held_out(folder: Path, data: Data) -> dict[str, Tensor]:
+    """The rows kept for checks, by role; InputError where they are missing or not those that were kept."""
+    path = folder / "held_out.safetensors"
+    if file_hash(path) != data.held_out:
+        raise InputError(f"{path}: is not what was held out of the fit; give data of your own")
+    return read_tensors(path)[0]
+
+
+def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """y and further conditions from a file: by the names of the fit where they are there, or its only array as y."""
+    arrays = arrays_in([path])
+    asked = {"y": "y", **{name: name for name in posterior.extra}} if data is None else dict(data.asked)
+    asked.pop("x", None)
+    if len(arrays) == 1 and not posterior.extra:
+        values = next(iter(arrays.values()))()
+        if values.dtype.kind not in "fiub":
+            raise InputError(f"{path}: holds {values.dtype} values, real numbers are accepted")
+        return values.astype(np.float64), {}
+    found = {role: select(str(path), arrays, role, text).values for role, text in asked.items()}
+    return found.pop("y"), found
+
+
+def sample_file(
+    posterior: ConditionalPosterior,
+    data: Data | None,
+    y: np.ndarray,
+    cond: dict[str, Any],
+    n: int,
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """n samples for each measurement, written to a Zarr store in ArviZ's layout; returns their means and deviations.
+
+    Many measurements are sampled and written a group at a time: memory does not grow with them, and the samples are
+    those of one call.
+    """
+    if out.suffix != ".zarr":
+        raise InputError(f"out: got {out.name!r}, a name ending in .zarr is accepted")
+    names = {} if data is None else {"x": data.entries["x"], "y": data.entries["y"]}
+    if y.ndim == len(posterior.y_shape):
+        found = posterior.sample(y, n, seed, cond=cond or None)
+        found.save(out, names)
+        return found.mean()[None], found.std()[None]
+    group = max(1, AT_ONCE // max(1, n * math.prod(posterior.x_shape)))
+    means, stds = [], []
+
+    def parts() -> Any:
+        for start in range(0, len(y), group):
+            part = slice(start, start + group)
+            local = {name: value[part] if len(value) == len(y) else value for name, value in cond.items()}
+            found = posterior.sample(y[part], n, seed, cond=local or None, first=start)
+            means.append(found.mean())
+            stds.append(found.std())
+            if progress is not None:
+                progress(min(start + group, len(y)), len(y))
+            yield found
+
+    save_parts(parts(), out, names)
+    return torch.cat(means), torch.cat(stds)
+
+
+def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[Any, Any] | None:
+    """Lower and upper bounds for every entry of x; None where there are none."""
+    lower, upper = np.full(len(x.names), -np.inf), np.full(len(x.names), np.inf)
+    for text in [*bounds, *(f"{name}=0:" for name in positive)]:
+        name, _, ends = text.rpartition("=")
+        low, colon, high = ends.partition(":")
+        if not name or not colon:
+            raise InputError(f"bounds: got {text!r}, NAME=LOW:HIGH, as theta=0:1 or theta=0:, is accepted")
+        which = [i for i, entry in enumerate(x.names) if entry == name or entry.startswith((f"{name}[", f"{name}_"))]
+        if not which:
+            raise InputError(f"bounds: there is no {name!r} in x, of {', '.join(x.names[:12])} any are accepted")
+        try:
+            lower[which], upper[which] = float(low or -np.inf), float(high or np.inf)
+        except ValueError:
+            raise InputError(f"bounds: got {text!r}, NAME=LOW:HIGH, as theta=0:1 or theta=0:, is accepted") from None
+    if not np.isfinite([lower, upper]).any():
+        return None
+    shape = x.values.shape[1:]
+    return lower.reshape(shape), upper.reshape(shape)
+
+
+def _check_folder(out: Path) -> None:
+    """InputError where `out` holds other things than a fit."""
+    if not out.is_dir():
+        return
+    inside = {entry.name for entry in out.iterdir() if not entry.name.startswith(".")}
+    if inside and not inside & {"train_state.safetensors", "model.json", "training.json"}:
+        raise InputError(f"{out}: holds other files and no fit, a new or an empty folder is accepted")

@@ -1,0 +1,215 @@
+"""`fokker fit` and `fokker sample` on files: from pairs to a store of samples, and what is refused on the way."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import xarray
+
+import fokker
+from fokker import cli, from_files
+from fokker.errors import InputError
+from fokker.from_files import Data, held_out, load_fit
+
+STEPS = ["--steps", "20", "--quiet"]
+
+
+def write_csv(path, columns):
+    lines = [",".join(columns), *(",".join(f"{v:.17g}" for v in row) for row in zip(*columns.values()))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def columns(rows=400, seed=0):
+    """Growth and decay between 0 and 1, two sensors, and the temperature at which they were read."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.uniform(0, 1, (2, rows))
+    temperature = rng.uniform(1, 2, rows)
+    s = temperature * (np.stack([a + b, a * b]) + 0.05 * rng.standard_normal((2, rows)))
+    return {"a": a, "b": b, "s_0": s[0], "s_1": s[1], "temperature": temperature}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("files")
+    write_csv(out / "pairs.csv", columns())
+    write_csv(out / "y.csv", {k: v for k, v in columns(7, 1).items() if k not in "ab"})
+    words = ["fit", str(out / "pairs.csv"), "--x", "a,b", "--y", "s", "--condition", "temperature"]
+    limits = ["--bounds", "a=0:1", "--bounds", "b=0:1"]
+    assert cli.command([*words, *limits, *STEPS, "--out", str(out / "model")]) == 0
+    return out
+
+
+def one_line(capsys, *parts):
+    said = capsys.readouterr().err
+    assert said.startswith("fokker: ") and said.count("\n") == 1, said
+    for part in parts:
+        assert part in said, said
+
+
+def opened(path):
+    return xarray.open_datatree(path, engine="zarr", consolidated=False)
+
+
+def test_from_pairs_to_samples(folder, tmp_path, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a store that other programs may not read
+        words = ["sample", str(folder / "model"), str(folder / "y.csv"), "-n", "50", "--quiet"]
+        assert cli.command([*words, "--out", str(tmp_path / "p.zarr")]) == 0
+    said = capsys.readouterr().out
+    assert "measurement 0 of 7" in said and "\n  a  " in said and "\n  b  " in said
+    tree = opened(tmp_path / "p.zarr")
+    x = tree["posterior/x"]
+    assert x.dims == ("chain", "draw", "measurement", "x_dim_0") and x.shape == (1, 50, 7, 2)
+    assert list(x["x_dim_0"].values) == ["a", "b"] and list(tree["observed_data/y"]["y_dim_0"].values) == ["s_0", "s_1"]
+    assert bool(((x > 0) & (x < 1)).all())
+    model, given = fokker.load(folder / "model"), columns(7, 1)
+    y, cond = np.stack([given["s_0"], given["s_1"]], 1), {"temperature": given["temperature"][:, None]}
+    same = model.sample(y, 50, cond=cond).samples
+    assert np.array_equal(x.values[0], same.movedim(1, 0).numpy())
+    assert np.array_equal(tree["observed_data/y"].values, y)
+
+
+def test_many_measurements_in_groups_are_the_samples_of_one_call(folder, tmp_path, monkeypatch):
+    words = ["sample", str(folder / "model"), str(folder / "y.csv"), "-n", "50", "--quiet", "--out"]
+    assert cli.command([*words, str(tmp_path / "one.zarr")]) == 0
+    monkeypatch.setattr(from_files, "AT_ONCE", 300)
+    assert cli.command([*words, str(tmp_path / "groups.zarr")]) == 0
+    one, groups = opened(tmp_path / "one.zarr"), opened(tmp_path / "groups.zarr")
+    assert list(groups["posterior/measurement"].values) == list(range(7))
+    for name in ("posterior/x", "observed_data/y", "sample_stats/nfe"):
+        assert np.allclose(one[name].values, groups[name].values, atol=1e-5)
+
+
+def test_a_single_measurement_from_an_array(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", theta=rng.standard_normal((100, 2)), d=rng.standard_normal((100, 3)))
+    words = ["fit", str(tmp_path / "a.npz"), "--x", "theta", "--y", "d", *STEPS, "--out", str(tmp_path / "m")]
+    assert cli.command([*words, "--missing", "0.3"]) == 0
+    np.save(tmp_path / "y.npy", np.array([0.0, np.nan, 1.0]))
+    words = ["sample", str(tmp_path / "m"), str(tmp_path / "y.npy"), "-n", "9", "--quiet"]
+    assert cli.command([*words, "--out", str(tmp_path / "p.zarr")]) == 0
+    assert opened(tmp_path / "p.zarr")["posterior/x"].dims == ("chain", "draw", "x_dim_0")
+
+
+def test_rows_are_held_out_and_verified(folder, tmp_path):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    _, data = load_fit(tmp_path / "model")
+    assert data.rows == 400 and data.asked == {"x": "a,b", "y": "s", "temperature": "temperature"}
+    kept = held_out(tmp_path / "model", data)
+    assert {name: tuple(value.shape) for name, value in kept.items()} == {
+        "x": (40, 2),
+        "y": (40, 2),
+        "temperature": (40, 1),
+    }
+    given = columns()
+    rows = [int(np.flatnonzero(given["a"] == a)[0]) for a in kept["x"][:, 0].tolist()]
+    assert sorted(rows) == rows and torch.equal(kept["y"][:, 1], torch.from_numpy(given["s_1"][rows]))
+    path = tmp_path / "model" / "held_out.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not what was held out"):
+        held_out(tmp_path / "model", data)
+
+
+def test_a_fit_that_is_killed_continues_to_the_same_weights(folder, tmp_path):
+    words = ["fit", str(folder / "pairs.csv"), "--x", "a,b", "--y", "s", "--steps", "400", "--quiet", "--out"]
+    assert cli.command([*words, str(tmp_path / "whole")]) == 0
+    code = "import sys; from fokker.cli import main; main()"
+    child = subprocess.Popen([sys.executable, "-c", code, *words, str(tmp_path / "m")])
+    while not (tmp_path / "m" / "train_state.safetensors").exists() and child.poll() is None:
+        pass
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "m" / "data.json").exists()
+    assert cli.command([*words, str(tmp_path / "m")]) == 0
+    for name in ("weights.safetensors", "held_out.safetensors", "data.json", "model.json"):
+        assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert Data.load(tmp_path / "m") == Data.load(tmp_path / "whole")
+
+
+FIT = [
+    ([], "data: got no file"),
+    (["{pairs}", "--x", "nope"], "x: there is no 'nope'"),
+    (["{pairs}", "--x", "a", "--y", "s", "--condition", "y"], "condition"),
+    (["{pairs}", "--x", "a", "--y", "s", "--held-out", "1"], "held_out: got 1.0"),
+    (["{pairs}", "--x", "a", "--y", "s", "--missing", "-0.1"], "missing: got -0.1"),
+    (["{pairs}", "--x", "a", "--y", "s", "--bounds", "b=0:1"], "there is no 'b' in x"),
+    (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a"], "NAME=LOW:HIGH"),
+    (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=zero:1"], "NAME=LOW:HIGH"),
+    (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=1:0"], "lower < upper"),
+    (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=0.5:"], "x: got"),
+    (["{pairs}", "--x", "a", "--y", "s", "--recipe", "best"], "recipe: got 'best'"),
+    (["{pairs}", "--x", "a", "--y", "s", "--steps", "0"], "steps: got 0"),
+    (["{pairs}", "--x", "a", "--y", "s", "--seed", "-1"], "seed: got -1"),
+    (["{pairs}", "--x", "a", "--y", "s", "--device", "abacus"], "device: got"),
+    (["{three}", "--x", "a", "--y", "s"], "holds 3 rows, at least 20"),
+    (["{pairs}", "--x", "a", "--y", "s", "--steps", "many"], "steps"),
+]
+
+
+@pytest.mark.parametrize(("words", "part"), FIT, ids=[" ".join(words) for words, _ in FIT])
+def test_wrong_words_to_fit(words, part, folder, tmp_path, capsys):
+    write_csv(tmp_path / "three.csv", columns(3))
+    places = {"pairs": folder / "pairs.csv", "three": tmp_path / "three.csv"}
+    out = tmp_path / "out"
+    assert cli.command(["fit", *(w.format(**places) for w in words), "--out", str(out), "--quiet"]) == 2
+    one_line(capsys, part)
+    assert not out.exists() or not [path for path in out.rglob("*") if path.is_file()]
+
+
+SAMPLE = [
+    (["{model}", "{none}"], 2, "there is no such file"),
+    (["{none}", "{y}"], 2, "there is no such file"),
+    (["{model}", "{y}", "-n", "0"], 2, "n: got 0"),
+    (["{model}", "{y}", "--out", "p.nc"], 2, "a name ending in .zarr"),
+    (["{model}", "{npy}"], 2, "y: there is no 's' in"),
+    (["{model}", "{few}"], 2, "there is no 'temperature'"),
+    (["{model}", "{gaps}"], 2, "missing entries"),
+    (["{model}", "{y}", "--device", "abacus"], 2, "device: got"),
+    (["{changed}", "{y}"], 2, "damaged"),
+    (["{cut}", "{y}"], 2, "damaged"),
+    (["{lost}", "{y}"], 2, "there is no such file"),
+    (["{model}", "{y}", "--out", "/proc/p.zarr"], 1, "/proc/p.zarr"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "part"), SAMPLE, ids=[" ".join(row[0]) for row in SAMPLE])
+def test_wrong_words_to_sample(words, status, part, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {k: v for k, v in columns(7, 1).items() if k not in "ab"}
+    write_csv(tmp_path / "few.csv", {"s_0": given["s_0"], "s_1": given["s_1"]})
+    write_csv(tmp_path / "gaps.csv", given | {"s_0": np.where(np.arange(7) == 2, np.nan, given["s_0"])})
+    np.save(tmp_path / "y.npy", np.zeros(2))
+    for how in ("changed", "cut", "lost"):
+        shutil.copytree(folder / "model", tmp_path / how)
+        path = tmp_path / how / "weights.safetensors"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content if how == "changed" else content[:100])
+    (tmp_path / "lost" / "weights.safetensors").unlink()
+    places = {name: tmp_path / name for name in ("changed", "cut", "lost", "none")} | {
+        "model": folder / "model",
+        "y": folder / "y.csv",
+        "npy": tmp_path / "y.npy",
+        "few": tmp_path / "few.csv",
+        "gaps": tmp_path / "gaps.csv",
+    }
+    before = set(tmp_path.rglob("*"))
+    assert cli.command(["sample", *(word.format(**places) for word in words), "--quiet"]) == status
+    one_line(capsys, part)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_of_something_else_and_a_fit_of_other_data_are_left_alone(folder, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    words = ["fit", str(folder / "pairs.csv"), "--x", "a", "--y", "s", *STEPS, "--out"]
+    assert cli.command([*words, str(tmp_path)]) == 2
+    one_line(capsys, "holds other files and no fit")
+    assert cli.command([*words, str(folder / "model")]) == 2
+    one_line(capsys, "holds a fit of other data")
