@@ -15,7 +15,7 @@ RUN, LAYOUTS, DENSITY = "run boundary-flux ", "run boundary-flux-sensors ", "run
 
 # command line, what the line must say: the thing, what was given, what is accepted
 MISTAKES = [
-    ("fit", ["command: got 'guess'", "run, report, problems"]),
+    ("guess", ["command: got 'guess'", "run, report, problems"]),
     ("--frobnicate", ["command: got '--frobnicate'", "run, report, problems"]),
     ("problems all", ["problems: got 'all'", "nothing more"]),
     ("--version 2", ["--version: got '2'", "nothing more"]),
