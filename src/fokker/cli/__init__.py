@@ -3,6 +3,7 @@
     fokker run PROBLEM [--preset NAME] [--out DIR] [options]     simulate, fit, sample, check, report
     fokker report DIR                                            the figures and the page of a run again
     fokker problems                                              what there is, one line each
+    fokker simulate MODEL.py [-n N] [--out STORE]                pairs from the user's simulator
     fokker fit DATA --x NAME --y NAME [--out MODEL]              learn a posterior from pairs in files
     fokker sample MODEL Y [-n N] [--out posterior.zarr]          draw from it
 
@@ -22,10 +23,11 @@ usage: fokker COMMAND ...
   fokker run PROBLEM [--preset NAME] [--out DIR] [options]   simulate, fit, sample, check, report
   fokker report DIR                                          the figures and the page of a run again
   fokker problems                                            what there is, one line each
+  fokker simulate MODEL.py [-n N] [--out STORE]              pairs from a simulator of your own
   fokker fit DATA --x NAME --y NAME [--out MODEL]            learn a posterior from pairs in your own files
   fokker sample MODEL Y [-n N] [--out posterior.zarr]        draw from it for your own measurements
 
-fokker COMMAND --help shows the options of fit and sample. fokker run PROBLEM --help shows a problem's options.
+fokker COMMAND --help shows the options of these three. fokker run PROBLEM --help shows a problem's options.
 """
 
 
@@ -81,6 +83,10 @@ def _dispatch(words: list[str]) -> int:
             from fokker.cli import fit  # here, so that `fokker problems` does not need the parser
 
             getattr(fit, name)(options)
+        case ["simulate", *options]:
+            from fokker.cli import simulate
+
+            simulate.simulate(options)
         case [other, *_]:
-            raise InputError(f"command: got {other!r}, one of run, report, problems, fit, sample is accepted")
+            raise InputError(f"command: got {other!r}, one of run, report, problems, simulate, fit, sample is accepted")
     return 0
