@@ -4,6 +4,8 @@ Statistical limits are in standard errors estimated from the cases: |z| < 4.5 is
 per comparison (the seeds are fixed, so a test that passes keeps passing).
 """
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -165,3 +167,26 @@ def test_mistakes_are_told_in_one_line(call, word):
     with pytest.raises(InputError, match=word) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_energy_score_of_standard_normals_is_the_closed_form():
+    """E|X - x| - E|X - X'| / 2 = E|X - X'| / 2 = Gamma((d + 1) / 2) / Gamma(d / 2) for X, x, X' ~ N(0, I_d).
+
+    Over 4,000 cases the mean is within 4.4 standard errors of it (false alarms: 1e-5), also in another scale; a wrong
+    correlation raises it.
+    """
+    rng = np.random.default_rng(0)
+    samples, truth = rng.standard_normal((4000, 50, 3)), rng.standard_normal((4000, 3))
+    exact = math.gamma(2) / math.gamma(1.5)
+    for scale, factor in ((1.0, 1.0), (0.5, 2.0)):
+        value = scores.energy_score(samples, truth, scale)
+        assert value.shape == (4000,)
+        assert abs(value.mean() - factor * exact) < 4.4 * value.std() / math.sqrt(4000)
+    both = truth[:, :1] + 0.1 * rng.standard_normal((4000, 2))
+    near = rng.standard_normal((4000, 50, 1)) + 0.1 * rng.standard_normal((4000, 50, 2))
+    apart = rng.standard_normal((4000, 50, 2))
+    gap = scores.energy_score(apart, both) - scores.energy_score(near, both)
+    assert gap.mean() > 5 * gap.std() / math.sqrt(4000)
+    for bad in (0.0, -1.0, [1.0, math.nan, 1.0], [1.0, 2.0]):
+        with pytest.raises(InputError, match="scale"):
+            scores.energy_score(samples, truth, bad)
