@@ -34,7 +34,7 @@ ORDER = [
     {"training"},
     {"posterior", "fields"},
     {"api"},
-    {"from_files"},
+    {"checking", "from_files"},
     {"problems"},
     {"report"},
     {"cli"},

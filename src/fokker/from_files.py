@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fokker.api import fit, load
+from fokker.checking import Rows
 from fokker.errors import InputError
 from fokker.locks import locked
 from fokker.operators.layouts import RandomLayouts
@@ -142,6 +143,22 @@ def held_out(folder: Path, data: Data) -> dict[str, Tensor]:
     if file_hash(path) != data.held_out:
         raise InputError(f"{path}: is not what was held out of the fit; give data of your own")
     return read_tensors(path)[0]
+
+
+def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None, path: Path | None) -> Rows:
+    """Pairs to check a model on: those held out of its fit, or those of a file by the names of the fit."""
+    if path is not None:
+        asked = {"x": "x", "y": "y", **{n: n for n in posterior.extra}} if data is None else data.asked
+        found = {role: named.values for role, named in read_named([path], asked, incomplete=["y"]).items()}
+    elif data is None:
+        raise InputError(f"{folder}: no rows were held out of this fit; --data FILE with pairs of your own is accepted")
+    else:
+        found = {role: value.numpy() for role, value in held_out(folder, data).items()}
+    shapes = {"x": posterior.x_shape, "y": posterior.y_shape}
+    for role, shape in shapes.items():
+        if found[role].shape[1:] != shape:
+            raise InputError(f"{path}: {role} has rows of shape {found[role].shape[1:]}, {shape} is accepted")
+    return Rows(found.pop("x"), found.pop("y"), found)
 
 
 def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None) -> tuple[np.ndarray, dict[str, Any]]:

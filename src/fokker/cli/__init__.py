@@ -6,6 +6,7 @@
     fokker simulate MODEL.py [-n N] [--out STORE]                pairs from the user's simulator
     fokker fit DATA --x NAME --y NAME [--out MODEL]              learn a posterior from pairs in files
     fokker sample MODEL Y [-n N] [--out posterior.zarr]          draw from it
+    fokker check MODEL [--y FILE] [--simulator MODEL.py]         may it be believed
 
 Exit status: 0 done, 2 wrong input, 1 the environment failed, 130 interrupted. Errors are one line.
 """
@@ -17,6 +18,7 @@ import sys
 from fokker.cli.problems import PROBLEMS, report, run
 from fokker.errors import InputError
 
+COMMANDS = "run, report, problems, simulate, fit, sample, check"
 HELP = """\
 usage: fokker COMMAND ...
 
@@ -26,8 +28,9 @@ usage: fokker COMMAND ...
   fokker simulate MODEL.py [-n N] [--out STORE]              pairs from a simulator of your own
   fokker fit DATA --x NAME --y NAME [--out MODEL]            learn a posterior from pairs in your own files
   fokker sample MODEL Y [-n N] [--out posterior.zarr]        draw from it for your own measurements
+  fokker check MODEL [--y FILE] [--simulator MODEL.py]       may it be believed, in general and for a measurement
 
-fokker COMMAND --help shows the options of these three. fokker run PROBLEM --help shows a problem's options.
+fokker COMMAND --help shows the options of these four. fokker run PROBLEM --help shows a problem's options.
 """
 
 
@@ -87,6 +90,12 @@ def _dispatch(words: list[str]) -> int:
             from fokker.cli import simulate
 
             simulate.simulate(options)
+        case ["check", *options]:
+            from fokker.cli import check
+
+            check.check(options)
         case [other, *_]:
-            raise InputError(f"command: got {other!r}, one of run, report, problems, simulate, fit, sample is accepted")
+            raise InputError(
+                f"command: got {other!r}, one of run, report, problems, simulate, fit, sample, check is accepted"
+            )
     return 0

@@ -1,0 +1,74 @@
+"""`fokker check`: may this posterior be believed?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from fokker.cli import options as given
+
+
+@dataclass(frozen=True)
+class Check:
+    """Say in words whether a posterior that `fokker fit` has learned can be trusted, in general and for a measurement.
+
+    By default on the rows that were held out of the fit.
+    """
+
+    model: Positional[Path]
+    """Folder of the model."""
+    data: Path | None = None
+    """File of other pairs, with the names of the fit; rows that the fit has not seen."""
+    y: Path | None = None
+    """File of measurements to be judged one by one."""
+    simulator: Path | None = None
+    """Python file with simulate(x, rng), for the posterior predictive check of the measurements."""
+    out: Path | None = None
+    """Folder of check.html and check.json, the model's unless given."""
+    seed: int = 0
+    """Of everything random."""
+    device: str = "cpu"
+    """Where the network runs: cpu, cuda."""
+    quiet: bool = False
+    """No progress bars."""
+
+
+def check(options: list[str]) -> None:
+    """`fokker check`."""
+    asked = given.parse(Check, options, "fokker check", None)
+    if asked is None:
+        return
+    from fokker import checking, from_files
+    from fokker.report import check_page
+    from fokker.simulation.programs import ModelFile
+
+    posterior, data = from_files.load_fit(asked.model, asked.device)
+    rows = from_files.check_rows(asked.model, posterior, data, asked.data)
+    simulator = None if asked.simulator is None else ModelFile.read(asked.simulator, ("simulate",))
+    y, cond = (None, {}) if asked.y is None else from_files.measurements(asked.y, posterior, data)
+    if y is not None and y.ndim == len(posterior.y_shape):
+        y, cond = y[None], {name: value[None] if value.ndim == 1 else value for name, value in cond.items()}
+    with given.bars(asked.quiet) as progress:
+        found = checking.check(
+            posterior,
+            rows,
+            names=None if data is None else data.entries["x"],
+            y=y,
+            cond=cond,
+            simulator=simulator,
+            seed=asked.seed,
+            progress=progress,
+        )
+    for text in found.words:
+        print(f"- {text}")
+    for k, one in enumerate(found.measured):
+        print(f"measurement {k}:")
+        for text in one.words:
+            print(f"  - {text}")
+    for text in found.steps:
+        print(f"next: {text}")
+    for text in found.not_possible:
+        print(f"not possible: {text}")
+    print(f"report: {check_page.write(found, str(asked.model), asked.out or asked.model)}")
