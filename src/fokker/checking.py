@@ -20,7 +20,7 @@ from fokker.posterior.conditional import ConditionalPosterior
 from fokker.rng import stream
 
 DRAWS = 199  # samples for each row
-NEAR = 100  # rows around a measurement
+NEAR, PART = 100, 0.2  # rows around a measurement, and the part of all that these are at most
 NEW = 0.01  # p-value below which a measurement is called unlike the others
 CLEAR = 3.0  # standard errors beyond which a difference is told
 MOST = 100  # entries of x that are judged one by one
@@ -232,8 +232,8 @@ def _measurements(
                 )
             else:
                 words.append(f"the measurement looks like the training data (p = {p_like:.2g})")
-            near = judge_of_y.nearest(seen[k][here], known[whole], NEAR)
-            words += _nearby(z[whole][near], names)
+            near = judge_of_y.nearest(seen[k][here], known[whole], min(NEAR, round(PART * whole.sum())))
+            words += _nearby(z[whole][near], names, int(whole.sum()))
         else:
             words.append("whether it looks like the training data cannot be told: too few rows have the same entries")
         shift = None
@@ -249,8 +249,8 @@ def _measurements(
     return out
 
 
-def _nearby(z: NDArray, names: Sequence[str]) -> list[str]:
-    """Calibration of the rows nearest to a measurement, whose normal scores are z (NEAR, d).
+def _nearby(z: NDArray, names: Sequence[str], known: int) -> list[str]:
+    """Calibration of the rows nearest to a measurement, out of those known, whose normal scores are z (count, d).
 
     For exact samples these are N(0, 1) whatever the measurement: sums and sums of squares have known laws, and all
     tests together call exact samples wrong in one case of 100.
@@ -265,7 +265,8 @@ def _nearby(z: NDArray, names: Sequence[str]) -> list[str]:
         if 2 * min(chi2.sf(squares, count - 1), chi2.cdf(squares, count - 1)) < level:
             what = "over-confident" if width > 1 else "under-confident"
             words.append(f"around it {name} is {what}: samples should be {width:.2f} times as wide")
-    return words or [f"around it, on the {count} nearest rows, the posterior is calibrated"]
+    seen = f"on the {count} nearest of {known} rows"
+    return words or [f"around it, {seen}, nothing is wrong (a shift of {4 / np.sqrt(count):.1g} deviations would show)"]
 
 
 def _outlying(judge: Novelty, y: NDArray) -> tuple[float, float]:

@@ -79,11 +79,11 @@ def fit(options: list[str]) -> None:
         return
     from fokker.from_files import Data, fit_files
 
-    last: list[TrainRecord] = []
+    records: list[TrainRecord] = []
     with given.bars(asked.quiet) as progress:
 
         def told(record: TrainRecord) -> None:
-            last[:] = [record]
+            records.append(record)
             progress("train", record.step, record.steps)
 
         names = ("out", "bounds", "positive", "missing", "held_out", "recipe", "steps", "seed", "device")
@@ -98,9 +98,12 @@ def fit(options: list[str]) -> None:
     data = Data.load(asked.out)
     sizes = ", ".join(f"{role} {len(entries)}" for role, entries in data.entries.items())
     print(f"{data.rows} rows; numbers in a row: {sizes}")
-    if last:
-        loss = min([last[0].validation_loss])
-        print(f"validation loss {loss:.4g} after {last[0].step} steps; 1 is what a Gaussian without a network has")
+    if records:
+        best = min(records, key=lambda record: record.validation_loss)
+        print(
+            f"validation loss {best.validation_loss:.4g} at step {best.step} of {records[-1].step}; "
+            "1 is what a Gaussian without a network has"
+        )
     print(f"model: {asked.out}{' (gaps in y are accepted)' if posterior.masked else ''}")
 
 
