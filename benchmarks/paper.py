@@ -37,9 +37,9 @@ Written by `benchmarks/paper.py` from runs of `fokker run PROBLEM --preset paper
 (arXiv 2504.07437), section 6. Our copy of it has lost kappa, the noise levels and the convention of the flux: these are
 our choices (kappa = 1/30 in the linear channel, 4 in the one with growth, the same Peclet number in both), so curves
 can be compared, single numbers with care. Errors are the mean over test cases of |E[q given y] - q| over the mean flux.
-The run with sensors that may be off was made before atoms were spread by chi_5: it has them spread by a half-normal.
-How atoms are spread (chi_5) was chosen among nine ways on the reference cases of growth at noise 0.005 and of prior
-mean 0.3, seed 0: the distance 0.100 is of cases that took part in the choice; the other noise levels did not.
+How atoms are spread (chi_5 where y tells much) was chosen among nine ways on the reference cases of growth at noise
+0.005 and of prior mean 0.3, seed 0, and that they are spread less where y tells little on coverage at noise 50 and 1000
+of the linear problem: these numbers are of cases that took part in the choice; the other noise levels did not.
 `no_network` has its coordinates from spread atoms too; from the fluxes as they are its CRPS is 0.2 % lower.
 """
 POINTS = (
