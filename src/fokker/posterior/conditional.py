@@ -25,6 +25,7 @@ from fokker.networks.denoiser import NetworkScore
 from fokker.posterior.files import FORMAT, loaded_model, save_model
 from fokker.posterior.gaussian_conditional import GaussianConditional, conditions_of, to_x, to_xi
 from fokker.posterior.recipes import Recipe
+from fokker.posterior.reweighting import reweighted
 from fokker.posterior.samples import PosteriorSamples, check_count
 from fokker.processes import NoiseProcess
 from fokker.rng import Rows
@@ -163,6 +164,29 @@ class ConditionalPosterior:
         xi = to_xi(self.coordinates, value, conditions)
         log = log_prob(self.model, xi, conditions, seed, rows=Rows.grid(len(given), n)).cpu()
         return (log.reshape(len(given), n) - log_det.reshape(-1, 1) - slope).reshape(shape)
+
+    def reweight(
+        self,
+        drawn: PosteriorSamples,
+        log_prior: Callable[[Tensor], Any],
+        log_likelihood: Callable[[Tensor, Tensor], Any],
+        *,
+        omega: Any = None,
+        cond: Mapping[str, Any] | None = None,
+    ) -> PosteriorSamples:
+        """The samples with importance weights p(x) p(y given x) / q(x given y), Pareto-smoothed.
+
+        drawn: what `sample` returned for y, with the same omega and conditions; q is `log_prob`. log_prior(x) and
+        log_likelihood(x, y) take x (n, *x_shape) and y (*y_shape) in float64 and return (n,); the prior need not be
+        that of the training, if its mass is where samples are. In what is returned, `log_weights` sum to 1, `mean()`
+        and `std()` use them, `log_evidence` estimates log p(y) where prior and likelihood are normalised, and `checks`
+        has ess and k_hat: above 0.7 (a UserWarning says so) the weights are not to be trusted.
+
+        Raises InputError for weighted samples, fewer than 50, functions that return other shapes or NaN, and what
+        `log_prob` refuses. Source: Dax et al. 2023 (neural importance sampling); Vehtari et al. 2024 (smoothing).
+        """
+        q = self.log_prob(drawn.samples, drawn.y, omega=omega, cond=cond)
+        return reweighted(drawn, q, log_prior, log_likelihood)
 
     def _shape_of_x(self, x: Tensor, measurements: int | None) -> tuple[int, ...]:
         """The shape of a density at x: (M, n), (n,) or (); InputError for any other x."""

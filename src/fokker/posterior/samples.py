@@ -24,6 +24,7 @@ class PosteriorSamples:
 
     y: the measurements as given. log_weights (n,) or (M, n) and log_evidence () or (M,) for weighted methods. nfe:
     network evaluations per sample. seconds: wall clock. settings: all that repeats the run. info: per sample, by name.
+    checks: () or (M,), by name, such as ess and k_hat of weights.
     """
 
     samples: Tensor
@@ -35,6 +36,7 @@ class PosteriorSamples:
     log_weights: Tensor | None = None
     log_evidence: Tensor | None = None
     info: dict[str, Tensor] = field(default_factory=dict)
+    checks: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def _axis(self) -> int:
