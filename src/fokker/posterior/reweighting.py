@@ -21,7 +21,7 @@ def reweighted(
     log_prior: Callable[[Tensor], Any],
     log_likelihood: Callable[[Tensor, Tensor], Any],
 ) -> PosteriorSamples:
-    """`drawn` with smoothed weights p(x) p(y given x) / q; log_q (n,) or (M, n). See `ConditionalPosterior.reweight`."""
+    """`drawn` with smoothed weights p(x) p(y given x) / q, where log_q is (n,) or (M, n); see `reweight`."""
     if drawn.log_weights is not None:
         raise InputError("drawn: has weights already, samples as `sample` returns them are accepted")
     x = (drawn.samples if drawn.batched else drawn.samples[None]).double()
