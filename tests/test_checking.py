@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import fokker
+import fokker.from_files
 from fokker import checking, cli
 from fokker.checking import Rows, check
 from fokker.errors import InputError
@@ -76,7 +77,7 @@ def scaled(posterior, factor):
 
 def test_a_right_posterior_passes(posterior, rows):
     found = check(posterior, rows)
-    assert found.verdict.calibrated and found.words[0].startswith("calibrated: nothing is wrong on 400 rows")
+    assert found.verdict.calibrated and found.words[0].startswith("calibrated, as far as 400 rows")
     assert any("the network adds nothing" in text for text in found.words)
     assert any("posterior.no_network()" in text for text in found.steps)
     assert found.not_possible == ("a verdict on one measurement: none is given (--y FILE)",)
@@ -147,7 +148,7 @@ def test_simulations_that_fail_are_told(posterior, rows):
     (some,) = check(posterior, rows, y=y, simulator=Failing()).measured
     assert some.p_predictive > 0.02 and any("simulations failed)" in text for text in some.words)
     (none,) = check(posterior, rows, y=y, simulator=Dead()).measured
-    assert none.p_predictive is None and any("cannot be simulated (199 of 199" in text for text in none.words)
+    assert none.p_predictive is None and any("cannot be simulated (499 of 499" in text for text in none.words)
 
 
 def test_too_few_rows(posterior, rows):
@@ -181,11 +182,11 @@ def test_from_the_command_line(folder, tmp_path, capsys):
     words = ["check", str(folder / "model"), "--y", str(folder / "y.npy"), "--simulator", str(folder / "model.py")]
     assert cli.command([*words, "--quiet", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "- calibrated: nothing is wrong on 300 rows" in said and "measurement 0:" in said
+    assert "- calibrated, as far as 300 rows" in said and "measurement 0:" in said
     numbers = json.loads((tmp_path / "check.json").read_text())
     assert numbers["calibrated"] and [e["name"] for e in numbers["entries"]] == ["theta[0]", "theta[1]"]
     page = (tmp_path / "check.html").read_text()
-    assert "Nothing is wrong with it." in page and "data:image/png" in page and "contraction" in page
+    assert "On the rows of this check nothing is wrong." in page and "data:image/png" in page and "contraction" in page
     assert cli.command(["check", str(folder / "model"), "--data", str(folder / "others.npz"), "--quiet"]) == 0
     said = capsys.readouterr().out
     assert "- theta[0]: samples lie too low, by" in said and "next: fit to more pairs" in said
@@ -196,7 +197,7 @@ def test_from_the_command_line(folder, tmp_path, capsys):
     ("words", "part"),
     [
         (["{here}/nowhere"], "there is no such file"),
-        (["{here}/model", "--data", "{here}/few.npz"], "at least 50 cases"),
+        (["{here}/model", "--data", "{here}/few.npz"], "at least 50 are accepted"),
         (["{here}/model", "--data", "{here}/wrong.npz"], "x has rows of shape (1,), (2,) is accepted"),
         (["{here}/model", "--data", "{here}/y.npy"], "there is no 'theta'"),
         (["{here}/model", "--y", "{here}/pairs.csv"], "there is no such file"),
@@ -209,3 +210,47 @@ def test_wrong_words(words, part, folder, capsys, posterior):
     assert cli.command(["check", *(word.format(here=folder) for word in words), "--quiet"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("fokker: ") and said.count("\n") == 1 and part in said, said
+
+
+def test_a_simulator_that_is_wrong_is_told_at_once(posterior, rows):
+    class Wrong:
+        def __init__(self, what):
+            self.simulate = what
+
+    def raising(x, rng):
+        raise ZeroDivisionError("no mesh")
+
+    y = np.zeros((1, 3))
+    for what, word in (
+        (raising, "ZeroDivisionError: no mesh"),
+        (lambda x, rng: x, "expected"),
+        (lambda x, rng: HERE["simulate"](x, rng).T, "expected"),
+        (lambda x, rng: None, "real numbers"),
+        (lambda x, rng: 3.0, "expected"),
+    ):
+        with pytest.raises(InputError, match=word):
+            check(posterior, rows, y=y, simulator=Wrong(what))
+
+
+def test_rows_have_gaps_like_those_of_the_training(tmp_path, capsys):
+    """And around a measurement with gaps the rows have the same."""
+    x, y = pairs(2000, 6)
+    np.savez(tmp_path / "p.npz", x=x, y=y)
+    np.save(tmp_path / "y.npy", np.array([0.1, np.nan, np.nan]))
+    words = ["fit", str(tmp_path / "p.npz"), "--missing", "0.5", "--steps", "1", "--quiet"]
+    assert cli.command([*words, "--out", str(tmp_path / "m")]) == 0
+    fitted, data = fokker.from_files.load_fit(tmp_path / "m")
+    hidden = np.isnan(fokker.from_files.check_rows(tmp_path / "m", fitted, data, None).y)
+    assert 0.4 < hidden.mean() < 0.6
+    asked = []
+    sample = type(fitted).sample
+
+    def watched(self, y, *more, **named):
+        asked.append(np.isnan(np.asarray(y)))
+        return sample(self, y, *more, **named)
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(type(fitted), "sample", watched)
+        assert cli.command(["check", str(tmp_path / "m"), "--y", str(tmp_path / "y.npy"), "--quiet"]) == 0
+    assert bool((asked[-1] == [False, True, True]).all()) and len(asked[-1]) > 10

@@ -102,9 +102,9 @@ def test_rows_are_held_out_and_verified(folder, tmp_path):
     assert data.rows == 400 and data.asked == {"x": "a,b", "y": "s", "temperature": "temperature"}
     kept = held_out(tmp_path / "model", data)
     assert {name: tuple(value.shape) for name, value in kept.items()} == {
-        "x": (40, 2),
-        "y": (40, 2),
-        "temperature": (40, 1),
+        "x": (50, 2),
+        "y": (50, 2),
+        "temperature": (50, 1),
     }
     given = columns()
     rows = [int(np.flatnonzero(given["a"] == a)[0]) for a in kept["x"][:, 0].tolist()]
@@ -213,3 +213,66 @@ def test_a_folder_of_something_else_and_a_fit_of_other_data_are_left_alone(folde
     one_line(capsys, "holds other files and no fit")
     assert cli.command([*words, str(folder / "model")]) == 2
     one_line(capsys, "holds a fit of other data")
+
+
+def test_nothing_of_others_is_replaced(folder, tmp_path, capsys):
+    """A store of samples is made anew; any other folder or file stays."""
+    words = ["sample", str(folder / "model"), str(folder / "y.csv"), "-n", "9", "--quiet", "--out"]
+    for _ in range(2):
+        assert cli.command([*words, str(tmp_path / "ours.zarr")]) == 0
+    (tmp_path / "notes.zarr").mkdir()
+    (tmp_path / "notes.zarr" / "notes.txt").write_text("mine")
+    (tmp_path / "file.zarr").write_text("mine")
+    for name in ("notes.zarr", "file.zarr"):
+        assert cli.command([*words, str(tmp_path / name)]) == 2
+        one_line(capsys, "is not replaced")
+    assert (tmp_path / "notes.zarr" / "notes.txt").read_text() == (tmp_path / "file.zarr").read_text() == "mine"
+
+
+def test_bounds_go_where_they_are_meant(tmp_path):
+    rng = np.random.default_rng(0)
+    names = {"k": rng.uniform(1, 2, 60), "k_sign": rng.standard_normal(60), "theta0": rng.uniform(0, 1, 60)}
+    write_csv(tmp_path / "p.csv", names | {"y": rng.standard_normal(60)})
+    words = ["fit", str(tmp_path / "p.csv"), "--x", "k,k_sign,theta", "--y", "y", "--steps", "1", "--quiet"]
+    limits = ["--bounds", "k=:50", "--positive", "k", "--bounds", "theta=0:1"]
+    assert cli.command([*words, *limits, "--out", str(tmp_path / "m")]) == 0
+    support = fokker.load(tmp_path / "m").support
+    assert support.lower.tolist() == [0, -np.inf, 0] and support.upper.tolist() == [50, np.inf, 1]
+
+
+def test_single_numbers_as_measurements(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    write_csv(tmp_path / "p.csv", {"x": rng.standard_normal(60), "y": rng.standard_normal(60)})
+    assert cli.command(["fit", str(tmp_path / "p.csv"), "--steps", "1", "--quiet", "--out", str(tmp_path / "m")]) == 0
+    np.save(tmp_path / "y.npy", np.zeros(5))
+    write_csv(tmp_path / "y.csv", {"y": np.zeros(5)})
+    np.savez(tmp_path / "none.npz", y=np.zeros((0, 1)))
+    for name, status in (("y.npy", 0), ("y.csv", 0), ("none.npz", 2)):
+        words = ["sample", str(tmp_path / "m"), str(tmp_path / name), "-n", "3", "--quiet"]
+        assert cli.command([*words, "--out", str(tmp_path / "p.zarr")]) == status
+    one_line(capsys, "holds no measurement")
+    assert opened(tmp_path / "p.zarr")["posterior/x"].shape == (1, 3, 5, 1)
+
+
+def test_one_measurement_beside_its_conditions(folder, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x, c = rng.standard_normal((100, 2)), rng.standard_normal((100, 3))
+    np.savez(tmp_path / "p.npz", x=x, y=x + c[:, :2], c=c)
+    words = [
+        "fit",
+        str(tmp_path / "p.npz"),
+        "--condition",
+        "c",
+        "--steps",
+        "1",
+        "--quiet",
+        "--out",
+        str(tmp_path / "m"),
+    ]
+    assert cli.command(words) == 0
+    np.savez(tmp_path / "one.npz", y=np.zeros(2), c=np.zeros(3))
+    np.savez(tmp_path / "odd.npz", y=np.zeros((5, 2)), c=np.zeros((2, 3)))
+    words = ["sample", str(tmp_path / "m"), "-n", "3", "--quiet", "--out", str(tmp_path / "p.zarr")]
+    assert cli.command([*words, str(tmp_path / "one.npz")]) == 0
+    assert cli.command([*words, str(tmp_path / "odd.npz")]) == 2
+    one_line(capsys, "rows differ: y has 5, c has 2")

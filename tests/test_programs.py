@@ -87,8 +87,10 @@ def test_a_call_that_fails_takes_its_rows_along(model, tmp_path):
     x = np.array([[0.1, 0.2], [0.95, 0.2], [0.3, 0.3], [0.4, 0.4], [0.2, 0.1]])
     y = program.simulate(x, np.random.default_rng(0))
     assert np.isnan(y[:2]).all() and np.allclose(y[2:, 0], 3 * x[2:].sum(1), rtol=1e-14)
+    assert np.isnan(program.simulate(x[:2], np.random.default_rng(0))).all()  # the shape is known by now
+    fresh = Program(ModelFile.read(model, ("prior",)), command, rows=2)
     with pytest.raises(InputError, match=r"failed every time \(exit status 1: no convergence\)"):
-        program.simulate(x[:2], np.random.default_rng(0))
+        fresh.simulate(x[:2], np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("suffix", ["npy", "csv"])

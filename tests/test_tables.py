@@ -1,5 +1,6 @@
 """Pairs from files of every format, and what is told of those that are damaged."""
 
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -185,6 +186,24 @@ def ragged_lists(folder: Path) -> list[Path]:
     return [folder / "a.parquet"]
 
 
+def as_npy_d(folder: Path) -> Path:
+    np.save(folder / "d.npy", DATA)
+    return folder / "d.npy"
+
+
+def zarr_of_objects(folder: Path) -> list[Path]:
+    """Zarr 2, an array of objects behind a filter that unpickles them."""
+    group = folder / "a.zarr"
+    for name in ("theta", "d"):
+        (group / name).mkdir(parents=True)
+        codecs = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
+        meta = {"zarr_format": 2, "shape": [2], "chunks": [2], "dtype": "|O", "compressor": None, "fill_value": None}
+        (group / name / ".zarray").write_text(json.dumps({**meta, "order": "C", "filters": codecs}))
+        (group / name / "0").write_bytes(pickle.dumps(Evil()))
+    (group / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
+    return [group]
+
+
 def touched(folder: Path, name: str) -> list[Path]:
     (folder / name).touch()
     return [folder / name]
@@ -224,6 +243,19 @@ DAMAGED = [
     ("lists of other lengths", ragged_lists, "differ in length"),
     ("texts in h5", texts_in_h5, "objects or texts"),
     ("a damaged chunk", lost_chunk, "damaged"),
+    ("semicolons", lambda f: text(f, "theta;d\n1;2\n3;4\n"), "divided by semicolons"),
+    (
+        "an archive as npy",
+        lambda f: [(f / "theta.npy").write_bytes(as_npz(f)[0].read_bytes()) and f / "theta.npy", as_npy_d(f)],
+        "arrays of numbers",
+    ),
+    (
+        "no array in npz",
+        lambda f: archive(f / "a.npz", ("theta.npy", b"hello"), ("d.npy", npy(f, DATA))) or [f / "a.npz"],
+        "arrays of numbers",
+    ),
+    ("objects in zarr", zarr_of_objects, "real numbers are accepted"),
+    ("x in y", lambda f: saved(f, theta=THETA, d=DATA), "is a part of x too", "d,theta"),
     ("missing name", lambda f: saved(f, theta=THETA, other=DATA), "y: there is no 'd' in"),
     ("rows differ", lambda f: saved(f, theta=THETA, d=DATA[:7]), "x has 20, y has 7"),
     ("a number", lambda f: saved(f, theta=THETA, d=np.array(3.0)), "shape ()"),
@@ -243,11 +275,15 @@ DAMAGED = [
 ]
 
 
-@pytest.mark.parametrize(("make", "word"), [row[1:] for row in DAMAGED], ids=[row[0] for row in DAMAGED])
-def test_what_is_damaged_is_told_in_one_line(make, word, tmp_path):
+@pytest.mark.parametrize(
+    ("make", "word", "y"),
+    [(*row[1:3], row[3] if len(row) > 3 else "d") for row in DAMAGED],
+    ids=[row[0] for row in DAMAGED],
+)
+def test_what_is_damaged_is_told_in_one_line(make, word, y, tmp_path):
     paths = make(tmp_path)
     with pytest.raises(InputError) as caught:
-        read_named(paths, {"x": "theta", "y": "d"}, incomplete=["y"])
+        read_named(paths, {"x": "theta", "y": y}, incomplete=["y"])
     message = str(caught.value)
     assert word in message and "\n" not in message and len(message) < 400
     assert not Path("/tmp/fokker-was-here").exists()
@@ -267,3 +303,11 @@ def test_only_what_is_asked_for_is_read(tmp_path):
     archive(tmp_path / "a.npz", ("theta.npy", npy(tmp_path, THETA)), ("bad.npy", b"nothing"))
     assert np.array_equal(arrays_in([tmp_path / "a.npz"])["theta"](), THETA)
     assert np.array_equal(read_named([tmp_path / "a.npz"], {"x": "theta"})["x"].values, THETA)
+
+
+def test_header_names_are_stripped_and_large_lists_read(tmp_path):
+    (tmp_path / "a.csv").write_text("a, b\n1,2\n2,3\n")
+    assert read_named([tmp_path / "a.csv"], {"x": "a", "y": "b"})["y"].names == ("b",)
+    lists = pyarrow.array(list(THETA), type=pyarrow.large_list(pyarrow.float64()))
+    parquet.write_table(pyarrow.table({"theta": lists}), tmp_path / "a.parquet")
+    assert np.array_equal(read_named([tmp_path / "a.parquet"], {"x": "theta"})["x"].values, THETA)

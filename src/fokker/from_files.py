@@ -7,6 +7,7 @@ are called) and held_out.safetensors, rows that played no part in the fit, for c
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,15 +19,16 @@ from torch import Tensor
 
 from fokker.api import fit, load
 from fokker.checking import Rows
+from fokker.diagnostics.calibration import FEWEST as FEWEST_CASES
 from fokker.errors import InputError
 from fokker.locks import locked
 from fokker.operators.layouts import RandomLayouts
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.recipes import Recipe
-from fokker.posterior.samples import save_parts
+from fokker.posterior.samples import check_target, save_parts
 from fokker.rng import stream
 from fokker.simulation.formats import arrays_in
-from fokker.simulation.tables import Named, read_named, select
+from fokker.simulation.tables import Named, matching, read_named, select
 from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
 from fokker.training import TrainRecord
 
@@ -45,6 +47,8 @@ class Data:
     rows: int
     held_out: str
     """SHA-256 of held_out.safetensors."""
+    missing: float = 0.0
+    """Chance of every entry of y to be hidden in training."""
 
     def save(self, folder: Path) -> None:
         """As data.json."""
@@ -100,7 +104,7 @@ def fit_files(
     if missing and bool(np.isnan(named["y"].values).any()):
         raise InputError("missing: y has gaps of its own, 0 is accepted with them")
     kept = stream(seed, "held out").permutation(count)
-    aside = min(MOST_HELD_OUT, round(held_out * count))
+    aside = min(MOST_HELD_OUT, max(round(held_out * count), min(FEWEST_CASES, count // 5)) if held_out else 0)
     test, train = np.sort(kept[:aside]), np.sort(kept[aside:])
     _check_folder(out)
     ensure_writable(out)
@@ -120,11 +124,12 @@ def fit_files(
         )
         write_tensors(out / "held_out.safetensors", {k: torch.from_numpy(v.values[test]) for k, v in named.items()})
         Data(
-            source=[str(path) for path in paths],
+            source=[os.fsencode(path).decode(errors="replace") for path in paths],
             asked=asked,
             entries={role: list(value.names) for role, value in named.items()},
             rows=count,
             held_out=file_hash(out / "held_out.safetensors"),
+            missing=missing,
         ).save(out)
     return posterior
 
@@ -155,10 +160,18 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     else:
         found = {role: value.numpy() for role, value in held_out(folder, data).items()}
     shapes = {"x": posterior.x_shape, "y": posterior.y_shape}
+    if len(found["x"]) < FEWEST_CASES:
+        raise InputError(
+            f"{path or folder}: {len(found['x'])} rows to check with, at least {FEWEST_CASES} are accepted: "
+            "--data FILE with others, or a fit with a larger --held-out"
+        )
     for role, shape in shapes.items():
         if found[role].shape[1:] != shape:
             raise InputError(f"{path}: {role} has rows of shape {found[role].shape[1:]}, {shape} is accepted")
-    return Rows(found.pop("x"), found.pop("y"), found)
+    y = found.pop("y")
+    if data is not None and data.missing:  # as in the training
+        y = np.where(stream(0, "check/missing").random(y.shape) < data.missing, np.nan, y)
+    return Rows(found.pop("x"), y, found)
 
 
 def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -170,9 +183,25 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
         values = next(iter(arrays.values()))()
         if values.dtype.kind not in "fiub":
             raise InputError(f"{path}: holds {values.dtype} values, real numbers are accepted")
-        return values.astype(np.float64), {}
+        values = values.astype(np.float64)
+        if posterior.y_shape == (1,) and values.ndim == 1:
+            values = values[:, None]
+        return _some(path, values), {}
     found = {role: select(str(path), arrays, role, text).values for role, text in asked.items()}
-    return found.pop("y"), found
+    for role, shape in {"y": posterior.y_shape, **posterior.extra}.items():
+        if found[role].shape == (*shape, 1) and shape != (1,):  # one measurement, without an axis of its own
+            found[role] = found[role][None, ..., 0]
+    rows = {role: len(values) for role, values in found.items()}
+    if len(set(rows.values())) > 1:
+        told = ", ".join(f"{role} has {count}" for role, count in rows.items())
+        raise InputError(f"{path}: rows differ: {told}; as many of each are accepted")
+    return _some(path, found.pop("y")), found
+
+
+def _some(path: Path, y: np.ndarray) -> np.ndarray:
+    if not y.size:
+        raise InputError(f"{path}: holds no measurement, at least one is accepted")
+    return y
 
 
 def sample_file(
@@ -191,8 +220,7 @@ def sample_file(
     Many measurements are sampled and written a group at a time: memory does not grow with them, and the samples are
     those of one call.
     """
-    if out.suffix != ".zarr":
-        raise InputError(f"out: got {out.name!r}, a name ending in .zarr is accepted")
+    check_target(out)
     names = {} if data is None else {"x": data.entries["x"], "y": data.entries["y"]}
     if y.ndim == len(posterior.y_shape):
         found = posterior.sample(y, n, seed, cond=cond or None)
@@ -224,11 +252,16 @@ def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[A
         low, colon, high = ends.partition(":")
         if not name or not colon:
             raise InputError(f"bounds: got {text!r}, NAME=LOW:HIGH, as theta=0:1 or theta=0:, is accepted")
-        which = [i for i, entry in enumerate(x.names) if entry == name or entry.startswith((f"{name}[", f"{name}_"))]
+        words = matching(x.names, name) or [entry for entry in x.names if entry.startswith(f"{name}[")]
+        which = [x.names.index(word) for word in words]
         if not which:
             raise InputError(f"bounds: there is no {name!r} in x, of {', '.join(x.names[:12])} any are accepted")
         try:
-            lower[which], upper[which] = float(low or -np.inf), float(high or np.inf)
+            for end, value in ((lower, low), (upper, high)):
+                if value:
+                    end[which] = float(value)
+            if np.isnan([lower, upper]).any():
+                raise ValueError
         except ValueError:
             raise InputError(f"bounds: got {text!r}, NAME=LOW:HIGH, as theta=0:1 or theta=0:, is accepted") from None
     if not np.isfinite([lower, upper]).any():

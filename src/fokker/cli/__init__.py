@@ -48,10 +48,15 @@ def command(words: list[str]) -> int:
     except KeyboardInterrupt:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # after the terminal's ^C
-        return _say("interrupted; the same command continues where it stopped", 130)
+        kept = words[:1] in (["run"], ["fit"], ["simulate"])
+        return _say(f"interrupted; the same command {'continues where it stopped' if kept else 'starts anew'}", 130)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
         return _say(what, 1)
+    except RuntimeError as error:
+        if "memory" not in str(error):  # torch's word for it
+            raise
+        return _say(error, 1)
     except (ImportError, FloatingPointError, MemoryError) as error:
         return _say(error if str(error) else type(error).__name__, 1)
 

@@ -100,10 +100,8 @@ def fit(options: list[str]) -> None:
     print(f"{data.rows} rows; numbers in a row: {sizes}")
     if records:
         best = min(records, key=lambda record: record.validation_loss)
-        print(
-            f"validation loss {best.validation_loss:.4g} at step {best.step} of {records[-1].step}; "
-            "1 is what a Gaussian without a network has"
-        )
+        beside = "; 1 is what a Gaussian without a network has" if posterior.coordinates.name == "posterior" else ""
+        print(f"validation loss {best.validation_loss:.4g} at step {best.step} of {records[-1].step}{beside}")
     print(f"model: {asked.out}{' (gaps in y are accepted)' if posterior.masked else ''}")
 
 
@@ -130,7 +128,7 @@ def sample(options: list[str]) -> None:
     names = [f"x[{i}]" for i in range(mean[0].numel())] if data is None else data.entries["x"]
     print(f"measurement 0 of {len(mean)}: mean and standard deviation")
     for name, m, s in list(zip(names, mean[0].flatten().tolist(), std[0].flatten().tolist()))[:SHOWN]:
-        print(f"  {name}  {m:.6g} +- {s:.3g}")
+        print(f"  {name}  {m:.6g}" + (f" +- {s:.3g}" if asked.n > 1 else ""))
     if len(names) > SHOWN:
         print(f"  and {len(names) - SHOWN} more")
     print(f"samples: {asked.out}")

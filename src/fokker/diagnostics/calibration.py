@@ -30,16 +30,16 @@ FEWEST = 50  # cases
 class Entry:
     """Calibration of one entry of x.
 
-    shift: mean of the normal scores, the distance of the truth above the samples in posterior standard deviations.
-    width: their standard deviation, the factor by which samples should be wider. Standard errors of exact samples are
-    1 / sqrt(M) and 1 / sqrt(2 M). contraction: 1 - mean posterior variance / variance of the truths. p: of the ranks,
-    of a shift that depends on y, of a width that depends on y.
+    shift: mean of (truth - mean of the samples) / their standard deviation. width: the standard deviation of the same,
+    the factor by which samples should be wider. Standard errors of exact samples are 1 / sqrt(M) and, of posteriors
+    close to normal, 1 / sqrt(2 M). contraction: 1 - mean posterior variance / variance of the truths, None where that
+    is zero. p: of the ranks, of a shift that depends on y, of a width that depends on y.
     """
 
     name: str
     shift: float
     width: float
-    contraction: float
+    contraction: float | None
     p_ranks: float
     p_shift: float
     p_width: float
@@ -86,14 +86,14 @@ def judge(
     features = features_of(np.asarray(y, dtype=np.float64).reshape(len(true), -1))
     place, rank = pit(x, true, seed), ranks(x, true, seed)
     z, v = scores_of(place)
-    within = np.asarray(x, dtype=np.float64).var(1, ddof=1).mean(0) / true.var(0, ddof=1)
+    left, (shift, width) = contraction_of(x, true), shift_and_width(x, true)
     p_ranks = np.atleast_1d(p_value(rank, n))
     entries = tuple(
         Entry(
             names[j],
-            float(z[:, j].mean()),
-            float(z[:, j].std(ddof=1)),
-            float(1 - within[j]),
+            float(shift[j]),
+            float(width[j]),
+            left[j],
             float(p_ranks[j]),
             depends(z[:, j], features),
             depends(v[:, j], features),
@@ -111,6 +111,26 @@ def judge(
             f"measurement, are wrong (distances of whole vectors, p = {min(joint.values()):.1g})"
         ]
     return Verdict(len(true), entries, joint, tuple(words))
+
+
+def shift_and_width(samples: NDArray, truth: NDArray) -> tuple[NDArray, NDArray]:
+    """Mean and standard deviation of (truth - mean of the samples) / their standard deviation, of every entry (d,).
+
+    From the variance is taken what n samples know wrongly of their own deviation, shift^2 / (2 (n - 1)).
+    """
+    x = np.asarray(samples, dtype=np.float64)
+    gap, std = np.asarray(truth, dtype=np.float64) - x.mean(1), x.std(1, ddof=1)
+    away = gap / np.where(std > 0, std, np.where(gap == 0, 1.0, np.abs(gap) / 1e6 + 1e-300))
+    shift = away.mean(0)
+    own = np.square(shift) / (2 * (x.shape[1] - 1))
+    return shift, np.sqrt(np.maximum(away.var(0, ddof=1) - own, 0.0))
+
+
+def contraction_of(samples: NDArray, truth: NDArray) -> list[float | None]:
+    """1 - mean posterior variance / variance of the truths, of every entry; None where the truths do not vary."""
+    within = np.asarray(samples, dtype=np.float64).var(1, ddof=1).mean(0)
+    whole = np.asarray(truth, dtype=np.float64).var(0, ddof=1)
+    return [float(1 - part / all_of_it) if all_of_it > 0 else None for part, all_of_it in zip(within, whole)]
 
 
 def scores_of(place: NDArray) -> tuple[NDArray, NDArray]:
@@ -152,8 +172,8 @@ def _words(entry: Entry, level: float, cases: int) -> list[str]:
     """What is wrong with one entry."""
     found = []
     if entry.p_ranks < level:
-        shifted = abs(entry.shift) * np.sqrt(cases) > 3
-        wide = abs(entry.width - 1) * np.sqrt(2 * cases) > 3
+        shifted = abs(entry.shift) * np.sqrt(cases) > 3 * max(entry.width, 1.0)
+        wide = abs(entry.width - 1) > max(3 / np.sqrt(2 * cases), 0.02 * abs(entry.shift), 0.05)
         if shifted:
             side = "low" if entry.shift > 0 else "high"
             found.append(

@@ -102,7 +102,7 @@ class ConditionalPosterior:
         """
         check_count(n)
         conditions, given, batched = self._conditions(y, omega, cond)
-        _tell_of_nothing_observed(conditions)
+        _tell_of_nothing_observed(conditions, first)
         started = time.perf_counter()
         result = sample(
             self.model if guidance is None else self._guided(guidance),
@@ -268,11 +268,11 @@ class ConditionalPosterior:
             return cls(model, *shapes, recipe, clip, settings["masked"], support, extra)
 
 
-def _tell_of_nothing_observed(cond: Cond) -> None:
+def _tell_of_nothing_observed(cond: Cond, first: int) -> None:
     if "omega" not in cond:
         return
     blank = (~observed(cond)[1].flatten(1).any(1)).nonzero().flatten().tolist()
     if blank:
-        shown = ", ".join(map(str, blank[:5])) + (", ..." if len(blank) > 5 else "")
+        shown = ", ".join(str(first + k) for k in blank[:5]) + (", ..." if len(blank) > 5 else "")
         what = f"nothing is observed in measurement {shown}: the answer there is the prior that the model has learned"
         warnings.warn(what, stacklevel=3)

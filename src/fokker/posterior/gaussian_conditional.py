@@ -36,13 +36,20 @@ class GaussianConditional:
         self.support, self.extra = support, dict(extra or {})
 
     def sample(
-        self, y: Any, n: int, seed: int = 0, *, omega: Any = None, cond: Mapping[str, Any] | None = None
+        self,
+        y: Any,
+        n: int,
+        seed: int = 0,
+        *,
+        omega: Any = None,
+        cond: Mapping[str, Any] | None = None,
+        first: int = 0,
     ) -> PosteriorSamples:
         """n samples for each measurement, as `ConditionalPosterior.sample` gives them."""
         check_count(n)
         conditions, given, batched = conditions_of(y, omega, cond, self.y_shape, self.extra)
         started = time.perf_counter()
-        xi = Key(seed, Rows.grid(len(given), n), part="no_network").normal(self.x_shape)
+        xi = Key(seed, Rows.grid(len(given), n, first), part="no_network").normal(self.x_shape)
         x = to_x(self.coordinates, xi, conditions, n, self.clip, self.support)
         return PosteriorSamples(
             samples=x if batched else x[0],

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.storage import atomic_path
+from fokker.storage import atomic_path, read_json
 
 if TYPE_CHECKING:
     from xarray import DataTree
+
+MADE_BY = "fokker posterior"  # an attribute by which a store of samples is known
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,33 @@ def save_parts(
     InputError unless the name ends in .zarr.
     """
     path, first = Path(path), 0
-    if path.suffix != ".zarr":
-        raise InputError(f"path: got {path.name!r}, a name ending in .zarr is accepted")
+    check_target(path)
     with atomic_path(path) as temporary:
         for part in parts:
             tree = part.to_arviz(names, first)
             if first == 0:
+                tree.attrs["made_by"] = MADE_BY
                 tree.to_zarr(temporary, consolidated=False)
             else:
                 for name, node in tree.children.items():
                     store = {"group": name, "append_dim": "measurement", "consolidated": False}
                     node.to_dataset().to_zarr(temporary, **store)
             first += len(part.y)
+
+
+def check_target(path: str | Path) -> None:
+    """InputError where `path` does not end in .zarr, or holds something that `save` has not written."""
+    path = Path(path)
+    if path.suffix != ".zarr":
+        raise InputError(f"path: got {path.name!r}, a name ending in .zarr is accepted")
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        ours = read_json(path / "zarr.json")["attributes"]["made_by"] == MADE_BY
+    except (InputError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise InputError(f"{path}: is no store of posterior samples and is not replaced; another name is accepted")
 
 
 def check_count(n: int) -> None:

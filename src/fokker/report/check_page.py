@@ -22,7 +22,10 @@ def write(checked: Checked, model: str, out: Path) -> Path:
         _figure(checked, picture)
     write_json(out / "check.json", checked.numbers())
     verdict = checked.verdict
-    lede = "Nothing is wrong with it." if verdict.calibrated else "It is wrong in ways that are named below."
+    lede = "On the rows of this check nothing is wrong." if verdict.calibrated else "It is wrong, in ways named below."
+    strange = [str(k) for k, one in enumerate(checked.measured) if one.strange]
+    if strange:
+        lede += f" Measurement {', '.join(strange[:5])}: not like the training data, or not explained."
     page = Page(f"May this posterior be believed? {model}", lede)
     page.section("Verdict")
     wrong = set(verdict.words)
@@ -40,7 +43,7 @@ def write(checked: Checked, model: str, out: Path) -> Path:
     page.table(
         ["entry", "shift", "width", "contraction", "p, ranks", "p, shift with y", "p, width with y"],
         [
-            [e.name, f"{e.shift:+.3f}", f"{e.width:.3f}", f"{e.contraction:.3f}"]
+            [e.name, f"{e.shift:+.3f}", f"{e.width:.3f}", "" if e.contraction is None else f"{e.contraction:.3f}"]
             + [f"{p:.2g}" for p in (e.p_ranks, e.p_shift, e.p_width)]
             for e in verdict.entries[:SHOWN]
         ],

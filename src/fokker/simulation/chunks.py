@@ -46,9 +46,9 @@ def draw(simulator: Simulator, seed: int, c: int, chunk: int) -> tuple[np.ndarra
     rng = np.random.Generator(bits)
     name = f"chunk {c}, rows {c * chunk} to {(c + 1) * chunk - 1}: {type(simulator).__name__}"
     with threadpool_limits(1):
-        x = _called(f"{name}.prior", chunk, lambda: simulator.prior(rng, chunk))
+        x = called(f"{name}.prior", chunk, lambda: simulator.prior(rng, chunk))
         # A copy, so that a simulator working in place does not change the inputs that are stored.
-        y = _called(f"{name}.simulate", chunk, lambda: simulator.simulate(x.copy(), rng))
+        y = called(f"{name}.simulate", chunk, lambda: simulator.simulate(x.copy(), rng))
     return x, y
 
 
@@ -95,8 +95,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _called(name: str, rows: int, function: Callable[[], np.ndarray]) -> np.ndarray:
-    """What the user's function returns, checked and copied to float64."""
+def called(name: str, rows: int, function: Callable[[], np.ndarray]) -> np.ndarray:
+    """What the user's function returns for so many rows, checked and copied to float64; InputError by that name."""
     try:
         array = np.asarray(function())
     except Exception as error:

@@ -97,7 +97,7 @@ def _refuse_twice(path: Path, names: Sequence[str]) -> None:
 
 def _npy(path: Path) -> np.ndarray:
     with _told(path):
-        return np.load(path, allow_pickle=False)
+        return _array(path, np.load(path, allow_pickle=False))
 
 
 def _npz(path: Path) -> Arrays:
@@ -107,15 +107,24 @@ def _npz(path: Path) -> Arrays:
 
     def read(name: str) -> np.ndarray:
         with _told(path), np.load(path, allow_pickle=False) as arrays:
-            return arrays[name]
+            return _array(path, arrays[name])
 
     return {name: partial(read, name) for name in names}
+
+
+def _array(path: Path, found: Any) -> np.ndarray:
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{path}: holds {type(found).__name__}, arrays of numbers are accepted")
+    return found
 
 
 def _csv(path: Path) -> Arrays:
     from pyarrow import csv
 
     table = csv.read_csv(path)
+    table = table.rename_columns([name.strip() for name in table.schema.names])
+    if len(table.schema.names) == 1 and ";" in table.schema.names[0]:
+        raise InputError(f"{path}: its columns are divided by semicolons, commas are accepted")
     if all(_is_number(name) for name in table.schema.names):
         shown = ", ".join(table.schema.names[:3])
         raise InputError(f"{path}: its first line is {shown}: numbers; a line with names of columns is accepted")
@@ -144,11 +153,13 @@ def _column(path: Path, table: Any, name: str) -> np.ndarray:
         texts = column.to_pylist()
         row = next((i for i, text in enumerate(texts) if text is not None and not _is_number(text)), 0)
         raise InputError(f"{path}: {name!r} holds the text {texts[row]!r} in row {row}, only numbers are accepted")
-    if pyarrow.types.is_list(column.type) or pyarrow.types.is_fixed_size_list(column.type):
+    lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
+    if any(kind(column.type) for kind in lists):
         rows = column.to_pylist()
         if any(row is None for row in rows) or len({len(row) for row in rows}) != 1:
             raise InputError(f"{path}: the lists of column {name!r} differ in length, lists of one length are accepted")
-        return np.array(rows, dtype=np.float64)
+        with _told(path):
+            return np.array(rows, dtype=np.float64)
     with _told(path):
         return column.to_numpy()
 
@@ -172,7 +183,7 @@ def _hdf5(path: Path) -> Arrays:
         with _told(path), h5py.File(path, "r") as file:
             if file[name].dtype.kind == "O":
                 raise InputError(f"{path}: {name!r} holds objects or texts, only numbers are accepted")
-            return file[name][...]
+            return _array(path, file[name][...])
 
     return {name: partial(read, name) for name in names}
 
@@ -187,14 +198,19 @@ def _zarr(path: Path) -> Arrays:
 
     def read(name: str) -> np.ndarray:
         with _told(path / name):
-            return np.asarray(arrays[name][...])
+            array = arrays[name]
+            filters = str([array.metadata.filters if hasattr(array.metadata, "filters") else (), array.compressors])
+            if array.dtype.kind not in "fiub" or "pickle" in filters.lower():  # filters of objects can run code
+                raise InputError(f"{path / name}: holds {array.dtype} values, real numbers are accepted")
+            return np.asarray(array[...])
 
     if group.attrs.get("format") != FORMAT["format"]:
         return {name: partial(read, name) for name in arrays}
     rows = int(group.attrs["n"])  # those beyond are of a run that is not done
 
     def finite(name: str) -> np.ndarray:
-        return read(name)[:rows][read("finite")[:rows]]
+        with _told(path):
+            return read(name)[:rows][read("finite")[:rows]]
 
     return {name: partial(finite, name) for name in ("x", "y")}
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,12 @@ class ModelFile:
         try:
             model = cls(path.name, str(path.parent.resolve()), path.read_text(encoding="utf-8"))
             module = model.module
-        except Exception as error:  # whatever the user's file does
+        except (Exception, SystemExit) as error:  # whatever the user's file does
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"{path}: cannot be run ({what})") from error
         missing = [name for name in needs if not callable(getattr(module, name, None))]
         if missing:
-            raise InputError(f"{path}: has no function {' and no function '.join(missing)}, both are needed")
+            raise InputError(f"{path}: has no function {' and no function '.join(missing)}")
         return model
 
     @cached_property
@@ -54,8 +54,9 @@ class ModelFile:
         """The file, run once in every process."""
         if self.folder not in sys.path:
             sys.path.append(self.folder)
-        found = types.ModuleType(Path(self.name).stem)
+        found = types.ModuleType(f"fokker model {Path(self.name).stem}")
         found.__file__ = str(Path(self.folder) / self.name)
+        sys.modules[found.__name__] = found  # dataclasses look there
         exec(compile(self.text, found.__file__, "exec"), found.__dict__)
         return found
 
@@ -88,6 +89,8 @@ class Program:
     model: ModelFile
     command: str
     rows: int = 1
+    _shape: list[tuple[int, ...]] = field(default_factory=list, repr=False, compare=False)
+    """That of the last output, for chunks in which every call fails."""
 
     def __post_init__(self) -> None:
         found = [match.group(1) for match in PLACES.finditer(self.command)]
@@ -95,6 +98,10 @@ class Program:
             raise InputError(
                 f"program: got {self.command!r}, a command with {{x.csv}} and {{y.csv}} (or .npy) in it is accepted"
             )
+        try:
+            shlex.split(self.command)
+        except ValueError as error:
+            raise InputError(f"program: {self.command!r} cannot be split into words ({error})") from error
         if self.rows < 1:
             raise InputError(f"rows: got {self.rows}, at least 1 is accepted")
 
@@ -116,10 +123,11 @@ class Program:
                 here = x[start : start + self.rows]
                 y, said = self._call(here, int(rng.integers(2**31)), Path(folder))
                 parts.append(y)
-        shapes = {y.shape[1:] for y in parts if y is not None}
+        shapes = {y.shape[1:] for y in parts if y is not None} or set(self._shape)
         if len(shapes) != 1:
             what = f"failed every time ({said})" if not shapes else f"wrote rows of different shapes {sorted(shapes)}"
             raise InputError(f"program {self.command!r} {what}")
+        self._shape[:] = shapes
         shape = shapes.pop()
         counts = [min(self.rows, len(x) - start) for start in range(0, len(x), self.rows)]
         return np.concatenate([np.full((n, *shape), np.nan) if y is None else y for y, n in zip(parts, counts)])
@@ -141,7 +149,7 @@ class Program:
         else:
             np.savetxt(files["x"], x.reshape(len(x), -1), delimiter=",", fmt="%.17g")
         try:
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:
             raise InputError(f"program: {words[0]!r} cannot be run ({error.strerror})") from error
         if done.returncode:
@@ -152,7 +160,7 @@ class Program:
                 y = np.asarray(np.load(files["y"], allow_pickle=False), dtype=np.float64)
             else:
                 y = np.loadtxt(files["y"], delimiter=",", ndmin=2)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             return None, f"its output cannot be read: {' '.join(str(error).split())}"
         if y.ndim < 2 or len(y) != len(x):
             return None, f"its output has shape {y.shape}, {len(x)} rows were asked for"

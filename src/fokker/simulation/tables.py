@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +34,11 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     arrays = arrays_in(paths)
     source = ", ".join(map(str, paths))
     found = {role: select(source, arrays, role, text) for role, text in wanted.items()}
+    owners: dict[str, str] = {}
+    for role, named in found.items():
+        for entry in named.names:
+            if owners.setdefault(entry, role) != role:
+                raise InputError(f"{role}: {entry!r} is a part of {owners[entry]} too, names that differ are accepted")
     rows = {role: len(named.values) for role, named in found.items()}
     if len(set(rows.values())) > 1:
         told = ", ".join(f"{role} has {count}" for role, count in rows.items())
@@ -46,11 +51,11 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
 def select(source: str, arrays: Arrays, role: str, text: str) -> Named:
     """What one text of `read_named` stands for."""
     words = [word.strip() for word in text.split(",") if word.strip()]
-    names = [name for word in words for name in _matching(arrays, word)]
+    names = [name for word in words for name in matching(arrays, word)]
     if not words or len(set(names)) < len(names):
         raise InputError(f"{role}: got {text!r}, names that differ are accepted")
-    if not all(_matching(arrays, word) for word in words):
-        missing = next(word for word in words if not _matching(arrays, word))
+    if not all(matching(arrays, word) for word in words):
+        missing = next(word for word in words if not matching(arrays, word))
         shown = ", ".join(list(arrays)[:12]) + (", ..." if len(arrays) > 12 else "")
         raise InputError(f"{role}: there is no {missing!r} in {source}, of {shown} any are accepted")
     parts = [_numbers(source, name, arrays[name]()) for name in names]
@@ -63,8 +68,9 @@ def select(source: str, arrays: Arrays, role: str, text: str) -> Named:
     return Named(flat, tuple(name for part in parts for name in part.names))
 
 
-def _matching(arrays: Arrays, word: str) -> list[str]:
+def matching(arrays: Iterable[str], word: str) -> list[str]:
     """The names a word stands for: itself, those that begin with it and end in a number, or those of its pattern."""
+    arrays = list(arrays)
     if word in arrays:
         return [word]
     numbered = [(name, re.fullmatch(re.escape(word) + r"[_.\[]?(\d+)\]?", name)) for name in arrays]
