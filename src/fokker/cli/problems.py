@@ -56,7 +56,7 @@ def _density(name: str) -> Parts:
 
 
 _DENSITY_PRESETS = (
-    "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in a few "
+    "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in ten "
     "minutes; paper: the same with its full 90,000 steps, most of an hour."
 )
 PROBLEMS = {
