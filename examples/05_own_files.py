@@ -53,6 +53,8 @@ def run(folder, steps=1000):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place:
-        x = run(Path(place)).sel(measurement=0)
+    with tempfile.TemporaryDirectory() as place:  # or a folder of yours, to keep the tables
+        here = Path(sys.argv[1] if len(sys.argv) > 1 else place)
+        here.mkdir(exist_ok=True)
+        x = run(here).sel(measurement=0)
         print(x.sel(x_dim_0="rate").quantile([0.05, 0.5, 0.95]).values)

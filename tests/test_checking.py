@@ -10,7 +10,8 @@ import torch
 import fokker
 import fokker.from_files
 from fokker import checking, cli
-from fokker.checking import Rows, check
+from fokker.check_rows import Rows
+from fokker.checking import check
 from fokker.errors import InputError
 from fokker.posterior_coordinates import Posterior
 
@@ -99,12 +100,24 @@ def test_measurements_one_by_one(posterior, rows):
     usual, far, contradictory = found.measured
     assert usual.p_like_training > 0.02 and usual.p_predictive > 0.02
     assert "looks like the training data" in usual.words[0]
-    assert any("nothing is wrong (a shift of" in text for text in usual.words)
-    assert any("its own posterior explains it" in text for text in usual.words)
+    assert any("nothing wrong is seen (a shift of" in text for text in usual.words)
+    assert any("its own posterior does not contradict it" in text for text in usual.words)
     for one in (far, contradictory):
-        assert "lies outside the training data" in one.words[0] and one.p_predictive <= 0.01
-        assert any("does not explain it" in text for text in one.words)
-    assert any("widen the prior" in text for text in found.steps)
+        assert "lies outside the training data" in one.words[0] and "nothing is near it" in one.words[1]
+        assert one.strange and one.p_predictive is None
+    assert any("units or recording" in text for text in found.steps)
+
+
+def test_a_measurement_that_its_own_posterior_does_not_explain(posterior, rows):
+    """It looks like the training data, but the simulator that is asked again reads one more on every sensor."""
+
+    class Shifted:
+        def simulate(self, x, rng):
+            return HERE["simulate"](x, rng) + 3.0
+
+    (one,) = check(posterior, rows, y=np.array([[0.3, 0.2, -0.1]]), simulator=Shifted()).measured
+    assert one.p_like_training > 0.02 and one.p_predictive < 0.01 and one.strange
+    assert any("does not explain it" in text for text in one.words)
 
 
 def test_false_alarms_of_one_measurement_stay_at_the_level(posterior, rows):
@@ -189,7 +202,7 @@ def test_from_the_command_line(folder, tmp_path, capsys):
     assert "On the rows of this check nothing is wrong." in page and "data:image/png" in page and "contraction" in page
     assert cli.command(["check", str(folder / "model"), "--data", str(folder / "others.npz"), "--quiet"]) == 0
     said = capsys.readouterr().out
-    assert "- theta[0]: samples lie too low, by" in said and "next: fit to more pairs" in said
+    assert "- theta[0]: samples lie too low, by" in said and "next: train longer" in said and "rows of" in said
     assert "It is wrong" in (folder / "model" / "check.html").read_text()
 
 

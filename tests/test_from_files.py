@@ -212,7 +212,7 @@ def test_a_folder_of_something_else_and_a_fit_of_other_data_are_left_alone(folde
     assert cli.command([*words, str(tmp_path)]) == 2
     one_line(capsys, "holds other files and no fit")
     assert cli.command([*words, str(folder / "model")]) == 2
-    one_line(capsys, "holds a fit of other data")
+    one_line(capsys, "holds a fit of other data, bounds or gaps")
 
 
 def test_nothing_of_others_is_replaced(folder, tmp_path, capsys):
@@ -234,7 +234,7 @@ def test_bounds_go_where_they_are_meant(tmp_path):
     names = {"k": rng.uniform(1, 2, 60), "k_sign": rng.standard_normal(60), "theta0": rng.uniform(0, 1, 60)}
     write_csv(tmp_path / "p.csv", names | {"y": rng.standard_normal(60)})
     words = ["fit", str(tmp_path / "p.csv"), "--x", "k,k_sign,theta", "--y", "y", "--steps", "1", "--quiet"]
-    limits = ["--bounds", "k=:50", "--positive", "k", "--bounds", "theta=0:1"]
+    limits = ["--bounds", "k=:50", "--positive", "k, theta", "--bounds", "theta=0:1"]
     assert cli.command([*words, *limits, "--out", str(tmp_path / "m")]) == 0
     support = fokker.load(tmp_path / "m").support
     assert support.lower.tolist() == [0, -np.inf, 0] and support.upper.tolist() == [50, np.inf, 1]

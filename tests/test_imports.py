@@ -34,7 +34,7 @@ ORDER = [
     {"training"},
     {"posterior", "fields"},
     {"api"},
-    {"checking", "from_files"},
+    {"check_rows", "check_measurement", "checking", "from_files"},
     {"problems"},
     {"report"},
     {"cli"},

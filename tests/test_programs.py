@@ -64,6 +64,7 @@ def test_a_python_file_fills_a_store_that_fit_reads(model, tmp_path, capsys, wor
     assert len(pairs["x"].values) < 400 and bool((pairs["x"].values[:, 0] <= 0.9).all())
     assert abs(pairs["y"].values - 3 * pairs["x"].values.sum(1, keepdims=True)).max() < 0.6
     assert cli.command(["fit", str(out), "--steps", "5", "--quiet", "--out", str(tmp_path / "m")]) == 0
+    assert "failed simulations left out" in capsys.readouterr().out
     model.write_text(MODEL.replace("0.1", "0.2"))
     capsys.readouterr()
     assert run(model, "-n", 400, "--chunk", 100, "--out", out) == 2

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fokker.api import fit, load
-from fokker.checking import Rows
+from fokker.check_rows import Rows
 from fokker.diagnostics.calibration import FEWEST as FEWEST_CASES
 from fokker.errors import InputError
 from fokker.locks import locked
@@ -168,10 +168,11 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     for role, shape in shapes.items():
         if found[role].shape[1:] != shape:
             raise InputError(f"{path}: {role} has rows of shape {found[role].shape[1:]}, {shape} is accepted")
-    y = found.pop("y")
+    y, origin = found.pop("y"), "rows that the fit has not seen" if path is None else f"rows of {path}"
+    hidden = None
     if data is not None and data.missing:  # as in the training
-        y = np.where(stream(0, "check/missing").random(y.shape) < data.missing, np.nan, y)
-    return Rows(found.pop("x"), y, found)
+        hidden = np.where(stream(0, "check/missing").random(y.shape) < data.missing, np.nan, y)
+    return Rows(found.pop("x"), y if hidden is None else hidden, found, origin, None if hidden is None else y)
 
 
 def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -187,7 +188,10 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
         if posterior.y_shape == (1,) and values.ndim == 1:
             values = values[:, None]
         return _some(path, values), {}
-    found = {role: select(str(path), arrays, role, text).values for role, text in asked.items()}
+    try:
+        found = {role: select(str(path), arrays, role, text).values for role, text in asked.items()}
+    except InputError as error:
+        raise InputError(f"{error}; measurements have the names of the fit, or are the file's only array") from error
     for role, shape in {"y": posterior.y_shape, **posterior.extra}.items():
         if found[role].shape == (*shape, 1) and shape != (1,):  # one measurement, without an axis of its own
             found[role] = found[role][None, ..., 0]
@@ -252,7 +256,7 @@ def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[A
         low, colon, high = ends.partition(":")
         if not name or not colon:
             raise InputError(f"bounds: got {text!r}, NAME=LOW:HIGH, as theta=0:1 or theta=0:, is accepted")
-        words = matching(x.names, name) or [entry for entry in x.names if entry.startswith(f"{name}[")]
+        words = [entry for part in name.split(",") for entry in _entries(x.names, part.strip())]
         which = [x.names.index(word) for word in words]
         if not which:
             raise InputError(f"bounds: there is no {name!r} in x, of {', '.join(x.names[:12])} any are accepted")
@@ -268,6 +272,10 @@ def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[A
         return None
     shape = x.values.shape[1:]
     return lower.reshape(shape), upper.reshape(shape)
+
+
+def _entries(names: Sequence[str], word: str) -> list[str]:
+    return matching(names, word) or [entry for entry in names if entry.startswith(f"{word}[")]
 
 
 def _check_folder(out: Path) -> None:

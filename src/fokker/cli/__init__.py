@@ -30,7 +30,7 @@ usage: fokker COMMAND ...
   fokker sample MODEL Y [-n N] [--out posterior.zarr]        draw from it for your own measurements
   fokker check MODEL [--y FILE] [--simulator MODEL.py]       may it be believed, in general and for a measurement
 
-fokker COMMAND --help shows the options of these four. fokker run PROBLEM --help shows a problem's options.
+fokker COMMAND --help shows the options of the last four. fokker run PROBLEM --help shows a problem's options.
 """
 
 

@@ -41,9 +41,9 @@ class Fit:
     held_out: float = 0.1
     """Part of the rows, at most 1,000 of them, that is kept for checks."""
     recipe: str = "default"
-    """default or published."""
+    """default, or published: the source paper's set-up, to compare with."""
     steps: int | None = None
-    """Length of the training, the recipe's unless given."""
+    """Length of the training at most; 4,000 by default, fewer when nothing improves any more."""
     seed: int = 0
     """Of everything random."""
     device: str = "cpu"
@@ -78,6 +78,7 @@ def fit(options: list[str]) -> None:
     if asked is None:
         return
     from fokker.from_files import Data, fit_files
+    from fokker.simulation.formats import failed_in
 
     records: list[TrainRecord] = []
     with given.bars(asked.quiet) as progress:
@@ -97,11 +98,15 @@ def fit(options: list[str]) -> None:
         )
     data = Data.load(asked.out)
     sizes = ", ".join(f"{role} {len(entries)}" for role, entries in data.entries.items())
+    failed = failed_in(asked.data)
+    if failed:
+        print(f"{failed} failed simulations left out: the posterior is that given that a simulation succeeds")
     print(f"{data.rows} rows; numbers in a row: {sizes}")
     if records:
         best = min(records, key=lambda record: record.validation_loss)
         beside = "; 1 is what a Gaussian without a network has" if posterior.coordinates.name == "posterior" else ""
-        print(f"validation loss {best.validation_loss:.4g} at step {best.step} of {records[-1].step}{beside}")
+        kept = f"weights of step {best.step} of {records[-1].step} kept"
+        print(f"validation loss {best.validation_loss:.4g}{beside}; {kept}")
     print(f"model: {asked.out}{' (gaps in y are accepted)' if posterior.masked else ''}")
 
 

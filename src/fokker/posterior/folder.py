@@ -75,7 +75,7 @@ def _whole(read: Callable[[Path], Any], path: Path) -> Any:
 def _check_same(folder: Path, found: dict[str, Any], data: str, settings: dict[str, Any]) -> None:
     """InputError where a folder holds the fit of other data or settings: nothing is overwritten."""
     if found.get("data") != data:
-        raise InputError(f"{folder}: holds a fit of other data; a new folder is accepted, or the same data")
+        raise InputError(f"{folder}: holds a fit of other data, bounds or gaps; a new folder is accepted, or the same")
     there, wanted = _flat(found.get("settings", {})), _flat(settings)
     for name, value in wanted.items():
         if name not in there or there[name] != value:

@@ -42,6 +42,19 @@ def arrays_in(paths: Sequence[Path]) -> Arrays:
     return {path.stem: partial(_npy, _existing(path)) for path in paths}
 
 
+def failed_in(paths: Sequence[Path]) -> int:
+    """Failed simulations that `arrays_in` leaves out of a store of simulations; 0 for any other file."""
+    if len(paths) != 1 or not paths[0].is_dir():
+        return 0
+    import zarr
+
+    group = zarr.open_group(paths[0], mode="r")
+    if group.attrs.get("format") != FORMAT["format"]:
+        return 0
+    rows = int(group.attrs["n"])
+    return rows - int(np.count_nonzero(np.asarray(zarr.open_array(store=paths[0] / "finite", mode="r")[:rows])))
+
+
 def _arrays_of(path: Path) -> Arrays:
     path = _existing(path)
     reader = _READERS.get(path.suffix)

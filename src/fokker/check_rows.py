@@ -1,0 +1,68 @@
+"""Rows to check a posterior with, and samples at them, a group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fokker.errors import InputError
+from fokker.posterior.conditional import ConditionalPosterior
+from fokker.posterior.gaussian_conditional import GaussianConditional
+
+DRAWS = 199  # samples for each row
+AT_ONCE = 2**24  # numbers that are sampled at a time
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Pairs to check with: x (M, *x_shape), y (M, *y_shape), further conditions by name.
+
+    origin: what they are, in words. whole: y where entries were hidden from it as in the training, else None.
+    """
+
+    x: NDArray
+    y: NDArray
+    cond: dict[str, NDArray] = field(default_factory=dict)
+    origin: str = "rows that the fit has not seen"
+    whole: NDArray | None = None
+
+    def part(self, which: Any) -> Rows:
+        """Some of the rows."""
+        cond = {name: value[which] for name, value in self.cond.items()}
+        return Rows(self.x[which], self.y[which], cond, self.origin, None if self.whole is None else self.whole[which])
+
+    @property
+    def complete(self) -> Rows:
+        """With nothing hidden."""
+        return Rows(self.x, self.y if self.whole is None else self.whole, self.cond, self.origin)
+
+    @property
+    def seen(self) -> NDArray:
+        """y and the conditions as one vector (M, D), NaN where y is missing."""
+        return np.concatenate([v.reshape(len(self.x), -1) for v in (self.y, *self.cond.values())], 1)
+
+
+def drawn_at(
+    posterior: Any, rows: Rows, seed: int, kept: NDArray, progress: Callable[[int, int], None] | None = None
+) -> NDArray:
+    """Samples (M, DRAWS, d) of the kept entries, a group of rows at a time, so that memory stays bounded."""
+    group, parts = max(1, AT_ONCE // (DRAWS * int(np.prod(posterior.x_shape)))), []
+    for start in range(0, len(rows.x), group):
+        part = rows.part(slice(start, start + group))
+        found = posterior.sample(part.y, DRAWS, seed, cond=part.cond or None, first=start).samples
+        parts.append(found.flatten(2)[:, :, kept].double().numpy())
+        if progress is not None:
+            progress(min(start + group, len(rows.x)), len(rows.x))
+    return np.concatenate(parts)
+
+
+def baseline_of(posterior: ConditionalPosterior) -> GaussianConditional | None:
+    """The Gaussian without a network, where its coordinates have one."""
+    try:
+        return posterior.no_network()
+    except InputError:
+        return None
