@@ -48,6 +48,7 @@ def _in_one_line(box: str) -> str:
 
 
 def value_of(name: str, options: list[str], default: str) -> str:
+    """The value of one option, before the others can be read; empty where it has none."""
     for index, word in enumerate(options):
         if word.startswith(f"{name}="):
             return word.split("=", 1)[1]

@@ -99,6 +99,7 @@ class Report:
 
 
 def run(name: str, options: list[str]) -> None:
+    """`fokker run`."""
     import tyro
 
     problem, parts = PROBLEMS[name], PROBLEMS[name].parts()
@@ -140,6 +141,7 @@ def run(name: str, options: list[str]) -> None:
 
 
 def report(options: list[str]) -> None:
+    """`fokker report`."""
     from fokker.locks import locked
     from fokker.report.files import read_problem
 
