@@ -190,12 +190,15 @@ def loop_overhead(folder: Path, pairs: int = 5) -> dict[str, float]:
 def steps_table(model: Path, out: Path) -> list[dict[str, Any]]:
     """Error, CRPS and seconds on 200 test cases x 300 samples, for two samplers and numbers of levels."""
     from fokker.problems.boundary_flux import BoundaryFlux
-    from fokker.problems.flux_metrics import Summary, result_path
+    from fokker.problems.flux_tests import test_sets
+    from fokker.simulation.store import simulate
 
-    case = next(c for c in BoundaryFlux().cases() if c.mean == 0.3)
-    _, more = Summary.load(result_path(out, case, "posterior"))
+    run = BoundaryFlux()
+    case = next(c for c in run.cases() if c.mean == 0.3)
+    place = out / "simulations.zarr" / "mean0.3-test"  # as the run has left it
+    cases = test_sets(case, simulate(run.simulator(0.3), run.test_rows, place, seed=2**32, chunk=1000))[0]
     posterior, rows = fokker.load(model), []
-    truth, y = more["truth"][:200], more["y"][:200]
+    truth, y = cases.x[:200], cases.y[:200]
     for sampler in (
         fokker.GaussianTransition(),
         fokker.Transition(order=2),
