@@ -40,7 +40,8 @@ can be compared, single numbers with care. Errors are the mean over test cases o
 How atoms are spread (chi_5 where y tells much) was chosen among nine ways on the reference cases of growth at noise
 0.005 and of prior mean 0.3, seed 0, and that they are spread less where y tells little on coverage at noise 50 and 1000
 of the linear problem: these numbers are of cases that took part in the choice; the other noise levels did not.
-`no_network` has its coordinates from spread atoms too; from the fluxes as they are its CRPS is 0.2 % lower.
+`no_network` has its coordinates from spread atoms too; from the fluxes as they are its CRPS
+was 0.2 % lower when that was measured, before atoms were spread less where y tells little.
 """
 POINTS = (
     (

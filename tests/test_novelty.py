@@ -1,4 +1,4 @@
-"""Conformal p-values: exact for measurements like the known ones, small for others."""
+"""Conformal p-values: valid for measurements like the known ones, small for others."""
 
 import numpy as np
 import pytest

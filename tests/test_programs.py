@@ -76,7 +76,9 @@ def test_a_program_that_is_called_with_files(model, tmp_path):
     store = simulate(Program(ModelFile.read(model, ("prior",)), command), 12, tmp_path / "one", seed=3, chunk=6)
     x, y = store.load()
     rest = y[:, 0] - 3 * x.sum(1)
-    assert store.failed == 12 - len(x) and bool((store.failed_inputs()[:, 0] > 0.9).all()) if store.failed else True
+    assert (
+        store.failed == 12 - len(x) and bool((store.failed_inputs()[:, 0] > 0.9).all()) and bool((x[:, 0] <= 0.9).all())
+    )
     assert np.allclose(rest, rest.round(), atol=1e-12) and set(rest.round()) == {0.0, 1.0}
     again = simulate(Program(ModelFile.read(model, ("prior",)), command), 12, tmp_path / "two", seed=3, chunk=6).load()
     assert np.array_equal(again[0], x) and np.array_equal(again[1], y)

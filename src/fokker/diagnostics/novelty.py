@@ -15,7 +15,7 @@ BEYOND = 1e-3  # unit of what lies outside all directions, in the deviation of t
 
 
 class Novelty:
-    """p-values of new measurements against known ones (M, D), exact for new ones that are exchangeable with these.
+    """p-values of new measurements against known ones (M, D), valid for new ones that are exchangeable with these.
 
     Half of the known measurements, chosen by the seed, make two scores: the mean distance to the five nearest among
     them, entry by entry in standard deviations (sees a common offset), and along their principal directions, each in
