@@ -203,6 +203,6 @@ def test_atoms_are_spread_further_where_y_tells_more():
     for noise, mean, std in ((1e4, math.sqrt(2 / math.pi), 0.603), (1e-3, 2.1277, 0.688)):
         data = Pairs(x, x + noise * generator.standard_normal(x.shape), None, None, (0.0, None), 0, 0.05)
         data.spread_atoms()
-        rows = data.train
-        beyond = -data.noisy(rows, "train")[0][data.x[rows] == 0] / data.spread
+        rows = data.shown
+        beyond = -data.noisy(rows, "train")[0][data.x_of(rows) == 0] / data.spread
         assert abs(float(beyond.mean()) - mean) < 5 * std / math.sqrt(len(beyond)) + 1e-2 * mean

@@ -145,7 +145,7 @@ def test_a_gaussian_prior_has_the_right_moments():
         (np.random.default_rng(0).normal(size=(40, 2)) * [1, 1e5], "x: standard deviations"),
         (np.full((40, 2), np.nan), "x: got NaN"),
         (np.full((40, 2), np.inf), "x: got an infinite"),
-        (np.zeros((40, 0)), "x: got shape"),
+        (np.zeros((40, 0)), "x: got rows of shape"),
         (["a", "b"], "x: got list"),
         (np.zeros((40, 2), complex), "x: got"),
     ],

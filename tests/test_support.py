@@ -138,6 +138,7 @@ def test_reserved_names_and_wrong_rows_of_conditions(name):
     x = np.random.default_rng(0).standard_normal((50, 2))
     with pytest.raises(InputError, match="a name of your own"):
         fokker.fit(x, x, cond={name: x}, steps=1)
-    for bad in (x[:40], np.where(np.arange(100).reshape(50, 2) == 3, np.nan, x)):
-        with pytest.raises(InputError, match="50 whole rows"):
+    gap = np.where(np.arange(100).reshape(50, 2) == 3, np.nan, x)
+    for bad, reason in ((x[:40], "c: got 40 rows for 50 rows of x"), (gap, "c: got NaN in row 1")):
+        with pytest.raises(InputError, match=reason):
             fokker.fit(x, x, cond={"c": bad}, steps=1)

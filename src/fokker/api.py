@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,9 +22,10 @@ from fokker.posterior import recipes
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.files import kind_of
 from fokker.posterior.folder import Model, fit_in_folder
+from fokker.posterior.gaussian_conditional import CHUNK
 from fokker.posterior.prior import Prior
 from fokker.posterior.recipes import Recipe
-from fokker.posterior.training_data import Clip, Draws, Pairs, numbers_of
+from fokker.posterior.training_data import Clip, Draws, Pairs
 from fokker.processes import NoiseProcess, VarianceExploding, check_process
 from fokker.rng import check_seed, torch_generator
 from fokker.score import RHO_RANGE
@@ -75,8 +77,7 @@ def fit(
     recipe = _recipe(recipe, coordinates, steps)
     if bounds is not None and clip is not None:
         raise InputError("bounds: got both bounds and clip, one of the two is accepted")
-    x = numbers_of("x", x)
-    support = None if bounds is None else Support.of(bounds, tuple(x.shape[1:]))
+    support = None if bounds is None else Support.of(bounds, tuple(np.shape(x)[1:]) or (1,))
     data = Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out, cond, support)
     trainer, posterior = _posterior(data, process, network, recipe, clip, support, seed, _device(device))
     return _train(trainer, posterior, data, out, lambda path: ConditionalPosterior.load(path, device), progress)
@@ -106,8 +107,8 @@ def fit_prior(
     check_seed(seed)
     recipe = _recipe(recipe, "none", steps)
     data = Draws(x, seed, recipe.held_out)
-    _check_one_scale(data.x)
-    x = data.x[data.train]
+    x = data.x_of(data.shown)
+    _check_one_scale(x)
     moments = moments_of(x)
     data_std = float(x.var(0).mean().sqrt())
     network = _network(network, recipe, x, 0, seed).to(_device(device))
@@ -125,7 +126,7 @@ def fit_prior(
     )
 
     def batch(rows: Tensor) -> Batch:
-        return data.x[rows].to(prior.device, prior.dtype), {"features": torch.zeros(len(rows), 0)}
+        return data.x_of(rows).to(prior.device, prior.dtype), {"features": torch.zeros(len(rows), 0)}
 
     size = recipe.training.batch_size
     trainer = Trainer(
@@ -204,19 +205,21 @@ def _posterior(
         return xi.to(model.device, model.dtype), features.to(model.device, model.dtype)
 
     size = recipe.training.batch_size
-    if data.fixed:  # mapped once, for all steps
-        all_xi, all_features = to_model(*data.noisy(torch.arange(len(data.x)), "train"))
+    once = data.fixed and data.source.in_memory
+    if once:  # mapped for all steps
+        groups = (to_model(*data.noisy(rows, "train")) for rows in torch.arange(len(data.source)).split(CHUNK))
+        all_xi, all_features = (torch.cat(parts) for parts in zip(*groups))
 
     def batch(step: int) -> Batch:
         rows = data.rows(step, size)
-        if data.fixed:
+        if once:
             return all_xi[rows], {"features": all_features[rows]}
         xi, features = to_model(*data.noisy(rows, "train", step))
         return xi, {"features": features}
 
     held, features = to_model(*data.noisy(data.held, "validation"))
     trainer = Trainer(model, batch, _levels(model, recipe), (held, {"features": features}), recipe.training, seed)
-    shapes = tuple(x.shape[1:]), tuple(data.y.shape[1:])
+    shapes = tuple(x.shape[1:]), data.y_shape
     return trainer, ConditionalPosterior(model, *shapes, recipe, clip, data.masked, support, data.extra_shapes)
 
 

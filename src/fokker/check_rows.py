@@ -13,6 +13,7 @@ from fokker.errors import InputError
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.gaussian_conditional import GaussianConditional
 
+MOST_ROWS = 2000  # that are judged
 DRAWS = 199  # samples for each row
 AT_ONCE = 2**24  # numbers that are sampled at a time
 

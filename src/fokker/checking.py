@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fokker.check_measurement import Measured, Simulates, measured_one_by_one, simulated
-from fokker.check_rows import Rows, baseline_of, drawn_at
+from fokker.check_rows import MOST_ROWS, Rows, baseline_of, drawn_at
 from fokker.diagnostics.calibration import FEWEST, Verdict, judge
 from fokker.diagnostics.scores import crps, energy_score
 from fokker.errors import InputError
@@ -18,7 +18,6 @@ from fokker.posterior.conditional import ConditionalPosterior
 
 CLEAR = 3.0  # standard errors beyond which a difference is told
 MOST = 100  # entries of x that are judged one by one
-MOST_ROWS = 2000
 
 
 @dataclass(frozen=True)

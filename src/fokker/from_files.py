@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fokker.api import fit, load
-from fokker.check_rows import Rows
+from fokker.check_rows import MOST_ROWS, Rows
 from fokker.diagnostics.calibration import FEWEST as FEWEST_CASES
 from fokker.errors import InputError
 from fokker.locks import locked
@@ -28,6 +28,7 @@ from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import check_target, save_parts
 from fokker.rng import stream
 from fokker.simulation.formats import arrays_in
+from fokker.simulation.stored import Stored
 from fokker.simulation.tables import Named, matching, read_named, select
 from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
 from fokker.training import TrainRecord
@@ -97,22 +98,22 @@ def fit_files(
     if len(asked) != 2 + len(conditions):
         raise InputError(f"condition: got {', '.join(conditions)}, names that differ, other than x and y, are accepted")
     named = read_named(paths, asked, incomplete=["y"])
-    count = len(named["x"].values)
+    count = len(named["x"])
     if count < FEWEST:
         raise InputError(f"{', '.join(map(str, paths))}: holds {count} rows, at least {FEWEST} are accepted")
     limits = _limits(named["x"], bounds, positive)
-    if missing and bool(np.isnan(named["y"].values).any()):
+    if missing and any(np.isnan(part).any() for _, part in named["y"].parts()):
         raise InputError("missing: y has gaps of its own, 0 is accepted with them")
     kept = stream(seed, "held out").permutation(count)
     aside = min(MOST_HELD_OUT, max(round(held_out * count), min(FEWEST_CASES, count // 5)) if held_out else 0)
-    test, train = np.sort(kept[:aside]), np.sort(kept[aside:])
     _check_folder(out)
     ensure_writable(out)
     with locked(out):
+        test, train = _split(named, np.sort(kept[:aside]))
         posterior = fit(
-            named["x"].values[train],
-            named["y"].values[train],
-            cond={name: named[name].values[train] for name in conditions} or None,
+            train["x"],
+            train["y"],
+            cond={name: train[name] for name in conditions} or None,
             omega=RandomLayouts(1 - missing) if missing else None,
             bounds=limits,
             recipe=recipe,
@@ -122,7 +123,7 @@ def fit_files(
             device=device,
             progress=progress,
         )
-        write_tensors(out / "held_out.safetensors", {k: torch.from_numpy(v.values[test]) for k, v in named.items()})
+        write_tensors(out / "held_out.safetensors", {k: torch.from_numpy(v) for k, v in test.items()})
         Data(
             source=[os.fsencode(path).decode(errors="replace") for path in paths],
             asked=asked,
@@ -132,6 +133,16 @@ def fit_files(
             missing=missing,
         ).save(out)
     return posterior
+
+
+def _split(named: dict[str, Named], rows: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """These rows of every array, and the arrays without them: on disk still if one of them is."""
+    stored = {role: value.values for role, value in named.items() if isinstance(value.values, Stored)}
+    if stored:  # what is in memory counts its rows as what is on disk does
+        pairs = {role: stored.get(role, Stored(value.values)).but(rows) for role, value in named.items()}
+        return {role: pair[0] for role, pair in pairs.items()}, {role: pair[1] for role, pair in pairs.items()}
+    values = {role: value.whole() for role, value in named.items()}
+    return {r: value[rows] for r, value in values.items()}, {r: np.delete(v, rows, 0) for r, v in values.items()}
 
 
 def load_fit(folder: Path, device: str = "cpu") -> tuple[ConditionalPosterior, Data | None]:
@@ -154,7 +165,9 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     """Pairs to check a model on: those held out of its fit, or those of a file by the names of the fit."""
     if path is not None:
         asked = {"x": "x", "y": "y", **{n: n for n in posterior.extra}} if data is None else data.asked
-        found = {role: named.values for role, named in read_named([path], asked, incomplete=["y"]).items()}
+        named = read_named([path], asked, incomplete=["y"])
+        rows = np.arange(min(MOST_ROWS, len(named["x"])))  # as many as a check judges
+        found = _split(named, rows)[0]
     elif data is None:
         raise InputError(f"{folder}: no rows were held out of this fit; --data FILE with pairs of your own is accepted")
     else:
@@ -189,7 +202,7 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
             values = values[:, None]
         return _some(path, values), {}
     try:
-        found = {role: select(str(path), arrays, role, text).values for role, text in asked.items()}
+        found = {role: select(str(path), arrays, role, text).whole() for role, text in asked.items()}
     except InputError as error:
         raise InputError(f"{error}; measurements have the names of the fit, or are the file's only array") from error
     for role, shape in {"y": posterior.y_shape, **posterior.extra}.items():

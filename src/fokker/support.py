@@ -71,19 +71,19 @@ class Support:
         out = torch.where(low, u, torch.zeros_like(u)) - torch.where(high, u, torch.zeros_like(u))
         return torch.where(both, (self.upper - self.lower).log() - 0.5 * u.square() - LOG_ROOT, out)
 
-    def check(self, x: Tensor) -> Tensor:
-        """`to_line(x)` of rows (N, *x_shape); InputError names the first that is not strictly inside."""
-        u = self.to_line(x)
-        bad = (~u.isfinite() & x.isfinite()).nonzero()
+    def check(self, x: Tensor, first: int = 0) -> None:
+        """InputError names the first of rows (N, *x_shape) that is not strictly inside; first: the number of the first
+        row.
+        """
+        bad = (~self.to_line(x).isfinite() & x.isfinite()).nonzero()
         if len(bad):
             row, *entry = bad[0].tolist()
             index = tuple(entry)
             raise InputError(
-                f"x: got {float(x[(row, *entry)]):g} in row {row}, entry {entry}, numbers between its bounds "
+                f"x: got {float(x[(row, *entry)]):g} in row {first + row}, entry {entry}, numbers between its bounds "
                 f"{float(self.lower[index]):g} and {float(self.upper[index]):g}, without these, are accepted; clip is "
                 "for what is exactly at a bound with some probability"
             )
-        return u
 
     def settings(self) -> list[Any]:
         """[lower, upper] as JSON: None where there is no bound."""

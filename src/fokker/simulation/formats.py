@@ -10,16 +10,48 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fokker.errors import InputError
 from fokker.simulation.layout import FORMAT
+from fokker.simulation.stored import NONE, Stored
 
-Arrays = dict[str, Callable[[], np.ndarray]]
+
+@dataclass(frozen=True)
+class Readable:
+    """An array in a file: `read()` it whole, or have it by slices where the format allows that."""
+
+    read: Callable[[], np.ndarray]
+    by_slices: Callable[[], Stored] | None = None
+
+    def __call__(self) -> np.ndarray:
+        return self.read()
+
+
+Arrays = dict[str, Readable]
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """What `Stored` needs of an array, told in one line where the file is damaged."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks: tuple[int, ...] | None
+    get: Callable[[Any], Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        with _told(self.path):
+            return np.asarray(self.get(key))
 
 
 def arrays_in(paths: Sequence[Path]) -> Arrays:
@@ -39,7 +71,7 @@ def arrays_in(paths: Sequence[Path]) -> Arrays:
     if others:
         raise InputError(f"data: got {', '.join(others)} among several files, one file or several .npy are accepted")
     _refuse_twice(paths[0].parent, [path.stem for path in paths])
-    return {path.stem: partial(_npy, _existing(path)) for path in paths}
+    return {path.stem: _npy(_existing(path)) for path in paths}
 
 
 def failed_in(paths: Sequence[Path]) -> int:
@@ -108,9 +140,12 @@ def _refuse_twice(path: Path, names: Sequence[str]) -> None:
         raise InputError(f"{path}: the name {', '.join(twice)} occurs twice, names that differ are accepted")
 
 
-def _npy(path: Path) -> np.ndarray:
-    with _told(path):
-        return _array(path, np.load(path, allow_pickle=False))
+def _npy(path: Path) -> Readable:
+    def read(mode: Literal["r"] | None = None) -> np.ndarray:
+        with _told(path):
+            return _array(path, np.load(path, mmap_mode=mode, allow_pickle=False))
+
+    return Readable(read, lambda: Stored(read("r")))
 
 
 def _npz(path: Path) -> Arrays:
@@ -122,7 +157,7 @@ def _npz(path: Path) -> Arrays:
         with _told(path), np.load(path, allow_pickle=False) as arrays:
             return _array(path, arrays[name])
 
-    return {name: partial(read, name) for name in names}
+    return {name: Readable(partial(read, name)) for name in names}
 
 
 def _array(path: Path, found: Any) -> np.ndarray:
@@ -152,7 +187,7 @@ def _parquet(path: Path) -> Arrays:
 
 def _columns(path: Path, table: Any) -> Arrays:
     _refuse_twice(path, table.schema.names)
-    return {name: partial(_column, path, table, name) for name in table.schema.names}
+    return {name: Readable(partial(_column, path, table, name)) for name in table.schema.names}
 
 
 def _column(path: Path, table: Any, name: str) -> np.ndarray:
@@ -192,13 +227,18 @@ def _hdf5(path: Path) -> Arrays:
     with h5py.File(path, "r") as file:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
 
-    def read(name: str) -> np.ndarray:
+    def read(name: str, key: Any = ...) -> np.ndarray:
         with _told(path), h5py.File(path, "r") as file:
             if file[name].dtype.kind == "O":
                 raise InputError(f"{path}: {name!r} holds objects or texts, only numbers are accepted")
-            return _array(path, file[name][...])
+            return _array(path, file[name][key])
 
-    return {name: partial(read, name) for name in names}
+    def by_slices(name: str) -> Stored:
+        with _told(path), h5py.File(path, "r") as file:
+            found = file[name]
+            return Stored(_Slices(path, found.shape, found.dtype, found.chunks, partial(read, name)))
+
+    return {name: Readable(partial(read, name), partial(by_slices, name)) for name in names}
 
 
 def _zarr(path: Path) -> Arrays:
@@ -209,23 +249,35 @@ def _zarr(path: Path) -> Arrays:
     group = zarr.open_group(path, mode="r")
     arrays = {name: item for name, item in group.members(max_depth=None) if hasattr(item, "shape")}
 
-    def read(name: str) -> np.ndarray:
+    def checked(name: str) -> Any:
         with _told(path / name):
             array = arrays[name]
             filters = str([array.metadata.filters if hasattr(array.metadata, "filters") else (), array.compressors])
             if array.dtype.kind not in "fiub" or "pickle" in filters.lower():  # filters of objects can run code
                 raise InputError(f"{path / name}: holds {array.dtype} values, real numbers are accepted")
+            return array
+
+    def read(name: str) -> np.ndarray:
+        array = checked(name)
+        with _told(path / name):
             return np.asarray(array[...])
 
+    def by_slices(name: str, rows: int | None = None, without: np.ndarray = NONE) -> Stored:
+        array = checked(name)
+        shape = (min(rows or array.shape[0], array.shape[0]), *array.shape[1:])
+        return Stored(_Slices(path / name, shape, array.dtype, array.chunks, array.__getitem__), without)
+
     if group.attrs.get("format") != FORMAT["format"]:
-        return {name: partial(read, name) for name in arrays}
+        return {name: Readable(partial(read, name), partial(by_slices, name)) for name in arrays}
     rows = int(group.attrs["n"])  # those beyond are of a run that is not done
 
     def finite(name: str) -> np.ndarray:
-        with _told(path):
-            return read(name)[:rows][read("finite")[:rows]]
+        return read(name)[:rows][read("finite")[:rows]]
 
-    return {name: partial(finite, name) for name in ("x", "y")}
+    def finite_slices(name: str) -> Stored:
+        return by_slices(name, rows, np.flatnonzero(~read("finite")[:rows]))
+
+    return {name: Readable(partial(finite, name), partial(finite_slices, name)) for name in ("x", "y")}
 
 
 _READERS: dict[str, Callable[[Path], Arrays]] = {

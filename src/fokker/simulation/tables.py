@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,14 +13,28 @@ import numpy as np
 
 from fokker.errors import InputError
 from fokker.simulation.formats import Arrays, arrays_in
+from fokker.simulation.stored import IN_MEMORY, Stored
 
 
 @dataclass(frozen=True)
 class Named:
-    """Rows (N, *shape) of numbers in float64, with a name for each of their entries, in their flat order."""
+    """Rows (N, *shape) of numbers in float64, with a name for each of their entries, in their flat order; on disk
+    still where they do not fit into memory.
+    """
 
-    values: np.ndarray
+    values: np.ndarray | Stored
     names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def whole(self) -> np.ndarray:
+        """All rows, in memory."""
+        return self.values.whole() if isinstance(self.values, Stored) else self.values
+
+    def parts(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The rows, some at a time, each with the number of its first row."""
+        yield from self.values.parts() if isinstance(self.values, Stored) else [(0, self.values)]
 
 
 def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequence[str] = ()) -> dict[str, Named]:
@@ -33,13 +48,14 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     """
     arrays = arrays_in(paths)
     source = ", ".join(map(str, paths))
-    found = {role: select(source, arrays, role, text) for role, text in wanted.items()}
+    large = _size(arrays, wanted.values()) > IN_MEMORY
+    found = {role: select(source, arrays, role, text, large) for role, text in wanted.items()}
     owners: dict[str, str] = {}
     for role, named in found.items():
         for entry in named.names:
             if owners.setdefault(entry, role) != role:
                 raise InputError(f"{role}: {entry!r} is a part of {owners[entry]} too, names that differ are accepted")
-    rows = {role: len(named.values) for role, named in found.items()}
+    rows = {role: len(named) for role, named in found.items()}
     if len(set(rows.values())) > 1:
         told = ", ".join(f"{role} has {count}" for role, count in rows.items())
         raise InputError(f"{source}: rows differ: {told}; as many of each are accepted")
@@ -48,8 +64,8 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     return found
 
 
-def select(source: str, arrays: Arrays, role: str, text: str) -> Named:
-    """What one text of `read_named` stands for."""
+def select(source: str, arrays: Arrays, role: str, text: str, large: bool = False) -> Named:
+    """What one text of `read_named` stands for; large: left on disk where that is possible."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     names = [name for word in words for name in matching(arrays, word)]
     if not words or len(set(names)) < len(names):
@@ -58,13 +74,16 @@ def select(source: str, arrays: Arrays, role: str, text: str) -> Named:
         missing = next(word for word in words if not matching(arrays, word))
         shown = ", ".join(list(arrays)[:12]) + (", ..." if len(arrays) > 12 else "")
         raise InputError(f"{role}: there is no {missing!r} in {source}, of {shown} any are accepted")
+    by_slices = arrays[names[0]].by_slices
+    if large and len(names) == 1 and by_slices is not None:
+        return _numbers(source, names[0], by_slices())
     parts = [_numbers(source, name, arrays[name]()) for name in names]
     if len(parts) == 1:
         return parts[0]
-    lengths = {len(part.values) for part in parts}
+    lengths = {len(part) for part in parts}
     if len(lengths) > 1:
         raise InputError(f"{source}: {role} has arrays of {sorted(lengths)} rows, as many of each are accepted")
-    flat = np.concatenate([part.values.reshape(len(part.values), -1) for part in parts], 1)
+    flat = np.concatenate([part.whole().reshape(len(part), -1) for part in parts], 1)
     return Named(flat, tuple(name for part in parts for name in part.names))
 
 
@@ -78,32 +97,49 @@ def matching(arrays: Iterable[str], word: str) -> list[str]:
     return [name for _, name in found] or [name for name in arrays if fnmatchcase(name, word)]
 
 
-def _numbers(source: str, name: str, values: np.ndarray) -> Named:
-    if values.dtype.kind not in "fiub":
-        raise InputError(f"{source}: {name!r} holds {values.dtype} values, real numbers are accepted")
-    if values.ndim == 0 or not values.size:
-        raise InputError(f"{source}: {name!r} has shape {values.shape}, at least one row of numbers is accepted")
-    values = values.astype(np.float64)
-    if values.ndim == 1:
-        return Named(values[:, None], (name,))
-    entries = (f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*values.shape[1:]))
+def _size(arrays: Arrays, texts: Iterable[str]) -> int:
+    """Bytes in float64 of all that is asked for, as far as a file tells without reading it."""
+    names = {name for text in texts for word in text.split(",") for name in matching(arrays, word.strip())}
+    slices = [arrays[name].by_slices for name in names]
+    return sum(8 * math.prod(found().shape) for found in slices if found is not None)
+
+
+def _numbers(source: str, name: str, values: np.ndarray | Stored) -> Named:
+    array = values.array if isinstance(values, Stored) else values
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{source}: {name!r} holds {array.dtype} values, real numbers are accepted")
+    if len(array.shape) == 0 or not math.prod(array.shape):
+        raise InputError(f"{source}: {name!r} has shape {array.shape}, at least one row of numbers is accepted")
+    if isinstance(values, np.ndarray):
+        values = values.astype(np.float64)
+        values = values[:, None] if values.ndim == 1 else values
+    if len(array.shape) == 1:
+        return Named(values, (name,))
+    entries = (f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*array.shape[1:]))
     return Named(values, tuple(entries))
 
 
 def _check(source: str, role: str, named: Named, incomplete: bool) -> None:
-    flat = named.values.reshape(len(named.values), -1)
-    infinite, missing = np.isinf(flat), np.isnan(flat)
-    if infinite.any():
-        row, column = np.argwhere(infinite)[0]
-        raise InputError(f"{source}: {named.names[column]} is infinite in row {row}, finite numbers are accepted")
-    nothing = missing.all(0).nonzero()[0]
+    low, high, gap = np.full(len(named.names), np.inf), np.full(len(named.names), -np.inf), None
+    for first, part in named.parts():
+        flat = part.reshape(len(part), -1)
+        infinite, missing = np.isinf(flat), np.isnan(flat)
+        if infinite.any():
+            row, column = np.argwhere(infinite)[0]
+            raise InputError(
+                f"{source}: {named.names[column]} is infinite in row {first + row}, finite numbers are accepted"
+            )
+        if gap is None and missing.any():
+            row, column = np.argwhere(missing)[0]
+            gap = f"{source}: {named.names[column]} has no number in row {first + row}, {role} is accepted whole only"
+        low, high = np.fmin(low, np.fmin.reduce(flat, 0)), np.fmax(high, np.fmax.reduce(flat, 0))
+    nothing = (low > high).nonzero()[0]
     if len(nothing):
         raise InputError(f"{source}: {named.names[nothing[0]]} holds no number, columns with numbers are accepted")
-    if missing.any() and not incomplete:
-        row, column = np.argwhere(missing)[0]
-        raise InputError(f"{source}: {named.names[column]} has no number in row {row}, {role} is accepted whole only")
-    still = (np.nanmax(flat, 0) == np.nanmin(flat, 0)).nonzero()[0]
-    if len(still) and len(flat) > 1 and named.values.ndim == 2:  # pixels may rest
+    if gap is not None and not incomplete:
+        raise InputError(gap)
+    still = (high == low).nonzero()[0]
+    if len(still) and len(named) > 1 and len(named.values.shape) == 2:  # pixels may rest
         raise InputError(
             f"{source}: {named.names[still[0]]} never varies, leave it out: columns that vary are accepted"
         )
