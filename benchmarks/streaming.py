@@ -3,8 +3,8 @@
     python benchmarks/streaming.py [--cache DIR] [--gigabytes 10] [--steps 1500]
 
 Writes a Zarr store of pairs (x of 16 numbers, y of 240, float32, compressed as Zarr does by default), then fits in
-turns, each time in a process of its own, to the store and to as many of its rows as are read whole. Speeds are of the training
-steps; what comes before them is told beside. Writes benchmarks/results/streaming.json.
+turns, each time in a process of its own, to the store and to as many of its rows as are read whole. Speeds are of the
+training steps; what comes before them is told beside. Writes benchmarks/results/streaming.json.
 """
 
 from __future__ import annotations

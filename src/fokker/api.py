@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from fokker import coordinates as coordinate_kinds
-from fokker.coordinates import moments_of
+from fokker.coordinates import Coordinates, moments_of
 from fokker.errors import InputError
 from fokker.likelihoods import Likelihood
 from fokker.losses import Levels, LogNormalLevels, UniformTimes
+from fokker.networks.build import build
 from fokker.networks.denoiser import NetworkScore
-from fokker.networks.mlp import build
 from fokker.posterior import recipes
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.files import kind_of
@@ -30,6 +30,7 @@ from fokker.processes import NoiseProcess, VarianceExploding, check_process
 from fokker.rng import check_seed, torch_generator
 from fokker.score import RHO_RANGE
 from fokker.states import Cond, Moments
+from fokker.structured import Structured, has_layout
 from fokker.support import Support
 from fokker.training import Batch, Trainer, TrainRecord, suitable_threads
 
@@ -111,7 +112,8 @@ def fit_prior(
     _check_one_scale(x)
     moments = moments_of(x)
     data_std = float(x.var(0).mean().sqrt())
-    network = _network(network, recipe, x, 0, seed).to(_device(device))
+    sizes = {**recipe.network, "x_size": x[0].numel(), "feature_size": 0}
+    network = _network(network, sizes, seed).to(_device(device))
     process, rho_range = _levels_of(process, data_std)
     prior = Prior(
         process,
@@ -184,7 +186,10 @@ def _posterior(
     if recipe.spread_atoms and clip is not None:
         data.spread_atoms()
     x, y = data.for_coordinates()
-    mapping = coordinate_kinds.estimate(recipe.coordinates, x, y)
+    structured = recipe.coordinates == "posterior" and network is None and has_layout(data.y_shape)
+    mapping: Coordinates = (
+        Structured.of(x, y, data.y_shape, seed) if structured else coordinate_kinds.estimate(recipe.coordinates, x, y)
+    )
     cond: Cond = {"y": y[:1]} if not data.masked else {"y": y[:1], "omega": torch.ones_like(y[:1], dtype=torch.bool)}
     if recipe.coordinates == "posterior":
         data_std = 1.0
@@ -193,8 +198,12 @@ def _posterior(
         xi = mapping.forward(x, cond)
         data_std = float(xi.double().var(0).mean().sqrt())
         moments = moments_of(xi)
-    feature_size = mapping.features(cond).shape[1]
-    network = _network(network, recipe, x, feature_size, seed).to(device)
+    if isinstance(mapping, Structured):
+        layout = {"kind": "layout_mlp", "plain": mapping.plain_features, "y_shape": list(data.y_shape)}
+        sizes = {**recipe.network, **layout, "x_size": x[0].numel()}
+    else:
+        sizes = {**recipe.network, "x_size": x[0].numel(), "feature_size": mapping.features(cond).shape[1]}
+    network = _network(network, sizes, seed).to(device)
     process, rho_range = _levels_of(process, data_std)
     model = NetworkScore(
         process, network, mapping, moments, rho_range, preconditioning=recipe.preconditioning, data_std=data_std
@@ -223,13 +232,13 @@ def _posterior(
     return trainer, ConditionalPosterior(model, *shapes, recipe, clip, data.masked, support, data.extra_shapes)
 
 
-def _network(network: nn.Module | None, recipe: Recipe, x: Tensor, feature_size: int, seed: int) -> nn.Module:
-    """The user's own, or the recipe's with weights fixed by the seed."""
+def _network(network: nn.Module | None, sizes: dict[str, Any], seed: int) -> nn.Module:
+    """The user's own, or one of these sizes with weights fixed by the seed."""
     if network is not None:
         return network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_generator(seed, "weights").initial_seed())
-        return build({**recipe.network, "x_size": x[0].numel(), "feature_size": feature_size})
+        return build(sizes)
 
 
 def _levels_of(process: NoiseProcess | None, data_std: float) -> tuple[NoiseProcess, tuple[float, float]]:

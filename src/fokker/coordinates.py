@@ -18,6 +18,7 @@ from fokker.covariance import check_varies
 from fokker.errors import InputError
 from fokker.posterior_coordinates import MAX_VECTOR, Posterior
 from fokker.states import Cond, Moments, observed
+from fokker.structured import Structured
 
 
 class Coordinates(Protocol):
@@ -136,9 +137,10 @@ def estimate(name: str, x: Tensor, y: Tensor) -> Coordinates:
 
 def restore(name: str, tensors: dict[str, Tensor]) -> Coordinates:
     """Coordinates from what `tensors()` gave."""
-    if name not in KINDS:
-        raise InputError(f"coordinates: got {name!r}, one of {', '.join(KINDS)} is accepted")
-    return KINDS[name](**tensors)
+    kinds: dict[str, type[Affine] | type[Posterior]] = {**KINDS, Structured.name: Structured}
+    if name not in kinds:
+        raise InputError(f"coordinates: got {name!r}, one of {', '.join(kinds)} is accepted")
+    return kinds[name](**tensors)
 
 
 def moments_of(xi: Tensor) -> Moments:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fokker import coordinates as coordinate_kinds
 from fokker.coordinates import Coordinates
 from fokker.errors import InputError
-from fokker.networks.mlp import build
+from fokker.networks.build import build
 from fokker.processes import NoiseProcess, process_from_settings, saved_settings
 from fokker.score import PARAMETRISATIONS, Denoiser, skip_and_out
 from fokker.states import Cond, Moments, as_cond, column

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fokker.errors import InputError
-
 
 class ConditionalMLP(nn.Module):
     """A deep trunk for the conditions, a shallow residual body for the noisy x and the noise level.
@@ -135,12 +133,3 @@ class PlainMLP(nn.Module):
     def settings(self) -> dict[str, Any]:
         """Kind and sizes."""
         return dict(self._settings)
-
-
-def build(settings: dict[str, Any]) -> nn.Module:
-    """The untrained network that `settings()` described; InputError for an unknown kind."""
-    kinds = {"conditional_mlp": ConditionalMLP, "plain_mlp": PlainMLP}
-    sizes = {name: value for name, value in settings.items() if name != "kind"}
-    if settings.get("kind") not in kinds:
-        raise InputError(f"network: got {settings.get('kind')!r}, one of {', '.join(kinds)} is accepted")
-    return kinds[settings["kind"]](**sizes)
