@@ -100,10 +100,12 @@ class Local:
         notes = [f"{(~good).sum()} failed"] if not good.all() else []
         numbers |= {"failed": int((~good).sum()), "set_aside": int((~full).sum())}
         if (none := self._far(counts, part)) is not None:
-            return Around((f"around it {_seen(len(x), notes)} the posterior is grossly wrong: {none}",), True, numbers)
+            return Around(
+                (f"around it {_seen(len(x), region, notes)} the posterior is grossly wrong: {none}",), True, numbers
+            )
         if not full.all():
             notes.append(f"{(~full).sum()} set aside: too few of their samples lie where x was drawn")
-        seen = _seen(len(x), notes)
+        seen = _seen(len(x), region, notes)
         if full.sum() < FEWEST:
             return Around((f"around it {seen} nothing can be told: too few are left",), False, numbers)
         truth = truth[full].reshape(full.sum(), -1)[:, self.kept]
@@ -184,5 +186,6 @@ class Local:
         ]
 
 
-def _seen(count: int, notes: Sequence[str]) -> str:
-    return f"({count} simulations near it{''.join(f', {note}' for note in notes)})"
+def _seen(count: int, region: Region, notes: Sequence[str]) -> str:
+    where = "near it" if len(region.half) else "from the whole prior, its posterior being as wide"
+    return f"({count} simulations {where}{''.join(f', {note}' for note in notes)})"

@@ -182,8 +182,8 @@ def _next(verdict: Verdict, scores: dict[str, tuple[float, float, float]], measu
         steps.append("use posterior.no_network(), which needs no network, or fit to more pairs")
     if any(m.wrong_around for m in measured):
         steps.append(
-            "around a measurement where the posterior is wrong, fit to more pairs whose x are near those of its answer "
-            "(`fokker simulate -n`, with a narrower prior)"
+            "where the posterior is wrong around a measurement, train longer (--steps) or fit to more pairs, best from "
+            "a prior that is cut to where its answer lies"
         )
     if any(m.strange for m in measured):
         steps.append(
