@@ -34,7 +34,7 @@ ORDER = [
     {"training"},
     {"posterior", "fields"},
     {"api"},
-    {"check_rows", "check_measurement", "checking", "from_files"},
+    {"check_rows", "check_simulator", "check_region", "check_local", "check_measurement", "checking", "from_files"},
     {"problems"},
     {"report"},
     {"cli"},

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fokker.errors import InputError
-from fokker.networks.mlp import ConditionalMLP, build
+from fokker.networks.build import build
+from fokker.networks.mlp import ConditionalMLP
 
 FORMS = [
     {},

@@ -4,43 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
+from fokker.check_local import Local
 from fokker.check_rows import Rows, baseline_of, drawn_at
+from fokker.check_simulator import Simulates, simulated
 from fokker.diagnostics import novelty
 from fokker.diagnostics.calibration import scores_of, shift_and_width
 from fokker.diagnostics.novelty import Novelty
 from fokker.diagnostics.sbc import pit
-from fokker.errors import InputError
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.gaussian_conditional import GaussianConditional
 from fokker.rng import stream
-from fokker.simulation.chunks import called
 
 AGAIN = 499  # samples for a measurement, each simulated again
 NEAR, PART = 100, 0.2  # rows around a measurement, and the part of all that these are at most
+LOCAL = 10  # measurements around which is simulated anew, at most
 NEW = 0.01  # p-value from which down a measurement is called unlike the others
-
-
-class Simulates(Protocol):
-    """What a check needs of a simulator."""
-
-    def simulate(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement: p-values, distance from the Gaussian, whether it is unlike the others or unexplained, words."""
+    """One measurement: p-values, distance from the Gaussian, whether it is unlike the others or unexplained, words.
+
+    wrong_around: whether the posterior is found wrong around it. local: numbers of the simulations near it.
+    """
 
     p_like_training: float | None
     p_predictive: float | None
     gaussian_shift: float | None
     strange: bool
     words: tuple[str, ...]
+    wrong_around: bool = False
+    local: dict[str, float] | None = None
 
 
 def measured_one_by_one(
@@ -51,9 +50,10 @@ def measured_one_by_one(
     names: Sequence[str],
     kept: NDArray,
     simulator: Simulates | None,
+    local: Local | None,
     seed: int,
 ) -> list[Measured]:
-    """Each measurement judged by itself."""
+    """Each measurement judged by itself; around the first LOCAL of them by new simulations where `local` is given."""
     seen = Rows(y, y, cond).seen  # x plays no part
     found = posterior.sample(y, AGAIN, seed, cond=cond or None).samples
     flat = found.flatten(2)[:, :, kept].double().numpy()
@@ -68,7 +68,7 @@ def measured_one_by_one(
             enough = whole.sum() >= novelty.FEWEST and here.any()
             known[here.tobytes()] = whole, Novelty(rows.seen[whole][:, here], seed) if enough else None
         whole, judge_of_y = known[here.tobytes()]
-        words, p_like, p_predictive, shift, strange = [], None, None, None, False
+        words, p_like, p_predictive, shift, strange, wrong, numbers = [], None, None, None, False, False, None
         if judge_of_y is None:
             words.append("whether it looks like the training data cannot be told: too few rows have the same entries")
         else:
@@ -82,7 +82,13 @@ def measured_one_by_one(
                 words.append("nothing is near it, so that nothing can be said of the posterior there")
                 out.append(Measured(p_like, None, None, True, tuple(words)))
                 continue
-            words += _nearby(posterior, baseline, rows.part(whole), Rows(y, y, cond).part([k]), names, kept, seed)
+        if local is not None and k < LOCAL and here.any():
+            around = local.around(k, y[k], found[k].double().numpy())
+            words, wrong, numbers = [*words, *around.words], around.wrong, around.numbers
+        elif judge_of_y is not None:
+            one = Rows(y, y, cond).part([k])
+            wrong, texts = _nearby(posterior, baseline, rows.part(whole), one, names, kept, seed)
+            words += texts
         if plain is not None:
             shift = float((np.abs(flat[k].mean(0) - plain[k].mean(0)) / np.maximum(plain[k].std(0), 1e-300)).max())
             words.append(f"its means are up to {shift:.2g} deviations from those of the no-network Gaussian")
@@ -90,7 +96,7 @@ def measured_one_by_one(
             p_predictive, odd, text = _predicted(simulator, found[k].double().numpy(), y[k], seed)
             strange = strange or odd
             words.append(text)
-        out.append(Measured(p_like, p_predictive, shift, strange, tuple(words)))
+        out.append(Measured(p_like, p_predictive, shift, strange, tuple(words), wrong, numbers))
     return out
 
 
@@ -102,8 +108,8 @@ def _nearby(
     names: Sequence[str],
     kept: NDArray,
     seed: int,
-) -> list[str]:
-    """Calibration of the rows nearest to a measurement, the entries it misses hidden from them too.
+) -> tuple[bool, list[str]]:
+    """Calibration of the rows nearest to a measurement, the entries it misses hidden from them too: wrong?, in words.
 
     Near is where the Gaussian without a network has a similar mean of x, in deviations of these means: a function of y
     alone, so that for exact samples the normal scores of the chosen rows are N(0, 1) still. Their sums and sums of
@@ -135,7 +141,7 @@ def _nearby(
             words.append(f"around it {name} is {what}: samples should be {width:.2f} times as wide")
     seen = f"on the {count} nearest of {len(rows.x)} rows"
     least = f"a shift of {4 / np.sqrt(count):.1g} deviations or a width wrong by {100 * 3 / np.sqrt(2 * count):.0f} %"
-    return words or [f"around it, {seen}, nothing wrong is seen ({least} would mostly be)"]
+    return bool(words), words or [f"around it, {seen}, nothing wrong is seen ({least} would mostly be)"]
 
 
 def _std(values: NDArray) -> NDArray:
@@ -154,7 +160,7 @@ def _outlying(judge: Novelty, y: NDArray) -> tuple[float, bool, str]:
 
 def _predicted(simulator: Simulates, x: NDArray, y: NDArray, seed: int) -> tuple[float | None, bool, str]:
     """p-value of y among simulations from samples of its own posterior, whether it is small, and what it says."""
-    again = simulated(simulator, x, y.shape, seed).reshape(len(x), -1)
+    again = simulated(simulator, x, y.shape, stream(seed, "check/predictive")).reshape(len(x), -1)
     here = ~np.isnan(y.ravel())
     good = np.isfinite(again[:, here]).all(1)
     failed = f" ({(~good).sum()} of {len(x)} simulations failed)" if not good.all() else ""
@@ -164,15 +170,3 @@ def _predicted(simulator: Simulates, x: NDArray, y: NDArray, seed: int) -> tuple
     if odd:
         return p, odd, f"its own posterior does not explain it: simulated again, hardly any is like it ({text}){failed}"
     return p, odd, f"its own posterior does not contradict it ({text}){failed}"
-
-
-def simulated(simulator: Simulates, x: NDArray, y_shape: tuple[int, ...], seed: int) -> NDArray:
-    """y (n, *y_shape) of the simulator at x (n, *x_shape); InputError where it raises or returns another shape."""
-    prior = getattr(simulator, "prior", None)
-    if x.shape[1:] == (1,) and callable(prior) and np.ndim(prior(stream(seed, "check/prior"), 2)) == 1:
-        x = x[:, 0]  # one number a row, without an axis of its own
-    name = f"{type(simulator).__name__}.simulate"
-    y = called(name, len(x), lambda: simulator.simulate(x.copy(), stream(seed, "check/predictive")))
-    if y.shape != (len(x), *y_shape) and not (y.ndim == 1 and y_shape == (1,)):
-        raise InputError(f"{name} returned an array of shape {y.shape}; expected {(len(x), *y_shape)}")
-    return y

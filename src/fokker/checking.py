@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fokker.check_measurement import Measured, Simulates, measured_one_by_one, simulated
+from fokker.check_local import Local
+from fokker.check_measurement import LOCAL, Measured, measured_one_by_one
 from fokker.check_rows import MOST_ROWS, Rows, baseline_of, drawn_at
+from fokker.check_simulator import Simulates, drawn_from_prior, prior_of, simulated
 from fokker.diagnostics.calibration import FEWEST, Verdict, judge
 from fokker.diagnostics.scores import crps, energy_score
 from fokker.errors import InputError
 from fokker.posterior.conditional import ConditionalPosterior
+from fokker.rng import stream
 
 CLEAR = 3.0  # standard errors beyond which a difference is told
 MOST = 100  # entries of x that are judged one by one
+NEAR = 200  # simulations near a measurement
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,27 @@ def check(
     y: NDArray | None = None,
     cond: dict[str, NDArray] | None = None,
     simulator: Simulates | None = None,
+    near: int = NEAR,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Checked:
     """Calibration on rows that played no part in the fit, and of each measurement y (K, *y_shape) with its conditions.
 
-    names: of the entries of x. simulator: for the posterior predictive check of the measurements.
+    names: of the entries of x. simulator: simulates again from the posterior of each measurement (499 times) and, with
+    a prior(rng, n) of its own, near each of the first 10 (`near` times; 0 for none), see `check_local`.
 
-    Raises `InputError` for fewer than 50 rows and what `ConditionalPosterior.sample` refuses.
+    Raises `InputError` for fewer than 50 rows, another `near` below 50, a simulator that raises or returns other
+    shapes, and what `ConditionalPosterior.sample` refuses.
     """
+    if near != 0 and near < FEWEST:
+        raise InputError(f"near: got {near}, 0 or at least {FEWEST} simulations are accepted")
     if len(rows.x) < FEWEST:
         raise InputError(f"rows: got {len(rows.x)}, at least {FEWEST} cases are accepted")
     rows = rows.part(slice(None, MOST_ROWS))
-    if simulator is not None and not posterior.extra:
-        simulated(simulator, rows.x[:2], posterior.y_shape, seed)  # a mistake in it is told at once
+    if simulator is not None and not posterior.extra:  # a mistake in it is told at once
+        simulated(simulator, rows.x[:2], posterior.y_shape, stream(seed, "check/simulator"))
+        if near and (prior := prior_of(simulator)) is not None:
+            drawn_from_prior(simulator, prior, 2, posterior.x_shape, stream(seed, "check/prior"))
     size = int(np.prod(posterior.x_shape))
     names = [f"x[{i}]" for i in range(size)] if names is None else list(names)
     kept = np.unique(np.linspace(0, size - 1, min(size, MOST)).round().astype(int))
@@ -93,18 +104,34 @@ def check(
     if y is None:
         not_possible.append("a verdict on one measurement: none is given (--y FILE)")
     else:
-        if posterior.extra and simulator is not None:
-            not_possible.append("a posterior predictive check: simulate(x, rng) knows nothing of further conditions")
+        names_kept = [names[i] for i in kept]
+        not_possible += _not_simulated(posterior, simulator, near)
+        if posterior.extra:
             simulator = None
-        elif simulator is None:
-            not_possible.append("a posterior predictive check: no simulator (--simulator FILE)")
+        local = None
+        if simulator is not None and (prior := prior_of(simulator)) is not None and near:
+            local = Local(posterior, simulator, prior, names_kept, kept, near, seed, progress)
+            if len(y) > LOCAL:
+                not_possible.append(f"local re-simulation of {len(y)} measurements: the first {LOCAL} are served")
         measured = measured_one_by_one(
-            posterior, rows.complete, y, cond or {}, [names[i] for i in kept], kept, simulator, seed
+            posterior, rows.complete, y, cond or {}, names_kept, kept, simulator, local, seed
         )
     words = [*(verdict.words or _clean(verdict, rows.origin)), *_beside(scores), *_learned(verdict)]
     return Checked(
         verdict, scores, tuple(words), _next(verdict, scores, measured), tuple(measured), tuple(not_possible)
     )
+
+
+def _not_simulated(posterior: ConditionalPosterior, simulator: Simulates | None, near: int) -> list[str]:
+    """Checks of a measurement that need more of a simulator than there is."""
+    again, local = "a posterior predictive check", "local re-simulation"
+    if simulator is None:
+        return [f"{what}: no simulator (--simulator FILE)" for what in (again, local)]
+    if posterior.extra:
+        return [f"{what}: simulate(x, rng) knows nothing of further conditions" for what in (again, local)]
+    if prior_of(simulator) is None:
+        return [f"{local}: the simulator has no prior(rng, n)"]
+    return [] if near else [f"{local}: no simulations near a measurement are asked for"]
 
 
 def _compared(ours: NDArray, its: NDArray) -> tuple[float, float, float]:
@@ -152,6 +179,11 @@ def _next(verdict: Verdict, scores: dict[str, tuple[float, float, float]], measu
         )
     if scores and all(z <= CLEAR for _, _, z in scores.values()):
         steps.append("use posterior.no_network(), which needs no network, or fit to more pairs")
+    if any(m.wrong_around for m in measured):
+        steps.append(
+            "where the posterior is wrong around a measurement, train longer (--steps) or fit to more pairs, best from "
+            "a prior that is cut to where its answer lies"
+        )
     if any(m.strange for m in measured):
         steps.append(
             "look for an error of units or recording in the strange measurement; if there is none, the prior is too "

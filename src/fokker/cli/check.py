@@ -24,7 +24,9 @@ class Check:
     y: Path | None = None
     """File of measurements to be judged one by one."""
     simulator: Path | None = None
-    """Python file with simulate(x, rng), for the posterior predictive check of the measurements."""
+    """Python file with simulate(x, rng), and prior(rng, n), to simulate again from the answer and near it."""
+    near: int = 200
+    """Simulations near each measurement (the first 10 of them), beside 499 from its answer; 0 for none."""
     out: Path | None = None
     """Folder of check.html and check.json, the model's unless given."""
     seed: int = 0
@@ -58,6 +60,7 @@ def check(options: list[str]) -> None:
             y=y,
             cond=cond,
             simulator=simulator,
+            near=asked.near,
             seed=asked.seed,
             progress=progress,
         )

@@ -26,10 +26,12 @@ def write(checked: Checked, model: str, out: Path) -> Path:
     strange = [str(k) for k, one in enumerate(checked.measured) if one.strange]
     if strange:
         lede += f" Measurement {', '.join(strange[:5])}: not like the training data, or not explained."
+    wrong = [str(k) for k, one in enumerate(checked.measured) if one.wrong_around]
+    if wrong:
+        lede += f" Around measurement {', '.join(wrong[:5])} it is wrong."
     page = Page(f"May this posterior be believed? {model}", lede)
     page.section("Verdict")
-    wrong = set(verdict.words)
-    page.checks([Check(text, False if text in wrong else None) for text in checked.words])
+    page.checks([Check(text, False if text in verdict.words else None) for text in checked.words])
     for k, one in enumerate(checked.measured):
         page.subsection(f"Measurement {k}")
         page.points(list(one.words))
