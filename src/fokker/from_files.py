@@ -27,7 +27,7 @@ from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import check_target, save_parts
 from fokker.rng import stream
-from fokker.simulation.formats import arrays_in
+from fokker.simulation.formats import Arrays, arrays_in
 from fokker.simulation.tables import Named, matching, read_named, select
 from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
 from fokker.training import TrainRecord
@@ -154,6 +154,7 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     """Pairs to check a model on: those held out of its fit, or those of a file by the names of the fit."""
     if path is not None:
         asked = {"x": "x", "y": "y", **{n: n for n in posterior.extra}} if data is None else data.asked
+        asked = _by_entries(arrays_in([path]), asked, data)
         found = {role: named.values for role, named in read_named([path], asked, incomplete=["y"]).items()}
     elif data is None:
         raise InputError(f"{folder}: no rows were held out of this fit; --data FILE with pairs of your own is accepted")
@@ -176,7 +177,10 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
 
 
 def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """y and further conditions from a file: by the names of the fit where they are there, or its only array as y."""
+    """y and further conditions from a file: by the names of the fit where they are there, or its only array as y.
+
+    The names of the fit are those that were asked for, or those of the entries, as a store of simulations gave them.
+    """
     arrays = arrays_in([path])
     asked = {"y": "y", **{name: name for name in posterior.extra}} if data is None else dict(data.asked)
     asked.pop("x", None)
@@ -189,6 +193,7 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
             values = values[:, None]
         return _some(path, values), {}
     try:
+        asked = _by_entries(arrays, asked, data)
         found = {role: select(str(path), arrays, role, text).values for role, text in asked.items()}
     except InputError as error:
         raise InputError(f"{error}; measurements have the names of the fit, or are the file's only array") from error
@@ -200,6 +205,16 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
         told = ", ".join(f"{role} has {count}" for role, count in rows.items())
         raise InputError(f"{path}: rows differ: {told}; as many of each are accepted")
     return _some(path, found.pop("y")), found
+
+
+def _by_entries(arrays: Arrays, asked: dict[str, str], data: Data | None) -> dict[str, str]:
+    """What was asked for; where a file has nothing of that, and a column for every entry, these."""
+    out = dict(asked)
+    for role, entries in {} if data is None else data.entries.items():
+        there = any(matching(arrays, word.strip()) for word in asked.get(role, "").split(","))
+        if role in asked and not there and all(entry in arrays and "," not in entry for entry in entries):
+            out[role] = ",".join(entries)
+    return out
 
 
 def _some(path: Path, y: np.ndarray) -> np.ndarray:

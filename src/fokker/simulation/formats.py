@@ -6,6 +6,7 @@ read. Nothing read here can run code: an array of Python objects is refused.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -44,15 +45,37 @@ def arrays_in(paths: Sequence[Path]) -> Arrays:
 
 def failed_in(paths: Sequence[Path]) -> int:
     """Failed simulations that `arrays_in` leaves out of a store of simulations; 0 for any other file."""
-    if len(paths) != 1 or not paths[0].is_dir():
+    group = _store(paths)
+    if group is None:
         return 0
+    rows = int(group.attrs["n"])
+    return rows - int(np.count_nonzero(np.asarray(group["finite"][:rows])))
+
+
+def names_in(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """What the numbers in a row of an array are called, by array, where a store of simulations says so.
+
+    InputError where the store's words do not fit its arrays.
+    """
+    group = _store(paths)
+    names = {} if group is None else {p: group.attrs[f"{p}_names"] for p in "xy" if f"{p}_names" in group.attrs}
+    for part, given in names.items():
+        with _told(paths[0] / part):
+            count = math.prod(group[part].shape[1:])
+        texts = isinstance(given, list) and all(isinstance(name, str) for name in given)
+        if not texts or not len(set(given)) == len(given) == count:
+            raise InputError(f"{paths[0] / 'zarr.json'} is damaged: {part}_names are not {count} texts that differ")
+    return names
+
+
+def _store(paths: Sequence[Path]) -> Any:
+    """The Zarr group of a store of simulations; None for any other file."""
+    if len(paths) != 1 or not paths[0].is_dir():
+        return None
     import zarr
 
     group = zarr.open_group(paths[0], mode="r")
-    if group.attrs.get("format") != FORMAT["format"]:
-        return 0
-    rows = int(group.attrs["n"])
-    return rows - int(np.count_nonzero(np.asarray(zarr.open_array(store=paths[0] / "finite", mode="r")[:rows])))
+    return group if group.attrs.get("format") == FORMAT["format"] else None
 
 
 def _arrays_of(path: Path) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fokker.errors import InputError
-from fokker.simulation.formats import Arrays, arrays_in
+from fokker.simulation.formats import Arrays, arrays_in, names_in
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,15 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     What is wanted is the name of an array or a column; the head of several, as theta for theta_0, theta_1, ...; a
     pattern with * and ?; or several of these with commas between. Several are put side by side.
 
+    The entries of a store of simulations are called as it says, those of other arrays by array and index.
+
     incomplete: roles that may hold NaN, where nothing is known. Raises InputError for names that are not there, arrays
     of no numbers, of differing lengths or without rows, infinities, and columns without any number.
     """
     arrays = arrays_in(paths)
     source = ", ".join(map(str, paths))
-    found = {role: select(source, arrays, role, text) for role, text in wanted.items()}
+    called = names_in(paths)
+    found = {role: select(source, arrays, role, text, called) for role, text in wanted.items()}
     owners: dict[str, str] = {}
     for role, named in found.items():
         for entry in named.names:
@@ -48,8 +51,10 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     return found
 
 
-def select(source: str, arrays: Arrays, role: str, text: str) -> Named:
-    """What one text of `read_named` stands for."""
+def select(
+    source: str, arrays: Arrays, role: str, text: str, called: Mapping[str, Sequence[str]] | None = None
+) -> Named:
+    """What one text of `read_named` stands for; called: names of the entries of some arrays."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     names = [name for word in words for name in matching(arrays, word)]
     if not words or len(set(names)) < len(names):
@@ -58,7 +63,7 @@ def select(source: str, arrays: Arrays, role: str, text: str) -> Named:
         missing = next(word for word in words if not matching(arrays, word))
         shown = ", ".join(list(arrays)[:12]) + (", ..." if len(arrays) > 12 else "")
         raise InputError(f"{role}: there is no {missing!r} in {source}, of {shown} any are accepted")
-    parts = [_numbers(source, name, arrays[name]()) for name in names]
+    parts = [_numbers(source, name, arrays[name](), (called or {}).get(name)) for name in names]
     if len(parts) == 1:
         return parts[0]
     lengths = {len(part.values) for part in parts}
@@ -78,15 +83,15 @@ def matching(arrays: Iterable[str], word: str) -> list[str]:
     return [name for _, name in found] or [name for name in arrays if fnmatchcase(name, word)]
 
 
-def _numbers(source: str, name: str, values: np.ndarray) -> Named:
+def _numbers(source: str, name: str, values: np.ndarray, called: Sequence[str] | None) -> Named:
     if values.dtype.kind not in "fiub":
         raise InputError(f"{source}: {name!r} holds {values.dtype} values, real numbers are accepted")
     if values.ndim == 0 or not values.size:
         raise InputError(f"{source}: {name!r} has shape {values.shape}, at least one row of numbers is accepted")
     values = values.astype(np.float64)
     if values.ndim == 1:
-        return Named(values[:, None], (name,))
-    entries = (f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*values.shape[1:]))
+        return Named(values[:, None], tuple(called or (name,)))
+    entries = called or (f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*values.shape[1:]))
     return Named(values, tuple(entries))
 
 
