@@ -42,8 +42,9 @@ class Rows:
 
     @property
     def seen(self) -> NDArray:
-        """y and the conditions as one vector (M, D), NaN where y is missing."""
-        return np.concatenate([v.reshape(len(self.x), -1) for v in (self.y, *self.cond.values())], 1)
+        """y and the conditions, in the order of their names, as one vector (M, D), NaN where y is missing."""
+        parts = [self.y, *(self.cond[name] for name in sorted(self.cond))]
+        return np.concatenate([part.reshape(len(self.x), -1) for part in parts], 1)
 
 
 def drawn_at(
