@@ -34,7 +34,7 @@ ORDER = [
     {"training"},
     {"posterior", "fields"},
     {"api"},
-    {"check_rows", "check_measurement", "checking", "from_files"},
+    {"screening", "check_rows", "check_measurement", "checking", "from_files"},
     {"problems"},
     {"report"},
     {"cli"},

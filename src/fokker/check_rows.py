@@ -47,6 +47,13 @@ class Rows:
         return np.concatenate([part.reshape(len(self.x), -1) for part in parts], 1)
 
 
+def as_rows(y: NDArray, cond: dict[str, Any], y_shape: tuple[int, ...]) -> tuple[NDArray, dict[str, Any]]:
+    """Measurements, or a single one, and their conditions as rows (K, ...)."""
+    if y.ndim > len(y_shape):
+        return y, cond
+    return y[None], {name: value[None] if value.ndim == 1 else value for name, value in cond.items()}
+
+
 def drawn_at(
     posterior: Any, rows: Rows, seed: int, kept: NDArray, progress: Callable[[int, int], None] | None = None
 ) -> NDArray:

@@ -27,8 +27,9 @@ from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import check_target, save_parts
 from fokker.rng import stream
-from fokker.simulation.formats import Arrays, arrays_in
-from fokker.simulation.tables import Named, matching, read_named, select
+from fokker.screening import repeated
+from fokker.simulation.formats import arrays_in
+from fokker.simulation.tables import Named, by_entries, matching, read_named, select
 from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
 from fokker.training import TrainRecord
 
@@ -79,13 +80,14 @@ def fit_files(
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[TrainRecord], None] | None = None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> ConditionalPosterior:
     """`fokker.fit` to pairs in files, into the folder `out`, where an interrupted fit continues.
 
     x, y and conditions: names of arrays or columns, see `simulation.tables`. bounds: texts NAME=LOW:HIGH, either end
     may be left out; positive: names with the lower bound 0. missing: chance of every entry of y to be hidden in
     training, so that the model serves measurements with gaps. held_out: part of the rows (at most 1,000 of them) kept
-    for checks.
+    for checks. warn: is told of placeholders such as -999 that stand again and again beside the other values.
 
     Raises InputError for damaged files, wrong names and numbers, fewer than 20 rows, a folder that holds something
     else or the fit of other data; OSError where the disk fails.
@@ -107,6 +109,8 @@ def fit_files(
     aside = min(MOST_HELD_OUT, max(round(held_out * count), min(FEWEST_CASES, count // 5)) if held_out else 0)
     test, train = np.sort(kept[:aside]), np.sort(kept[aside:])
     _check_folder(out)
+    for text in repeated(named):
+        warn(text)
     ensure_writable(out)
     with locked(out):
         posterior = fit(
@@ -154,7 +158,7 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     """Pairs to check a model on: those held out of its fit, or those of a file by the names of the fit."""
     if path is not None:
         asked = {"x": "x", "y": "y", **{n: n for n in posterior.extra}} if data is None else data.asked
-        asked = _by_entries(arrays_in([path]), asked, data)
+        asked = by_entries(arrays_in([path]), asked, {} if data is None else data.entries)
         found = {role: named.values for role, named in read_named([path], asked, incomplete=["y"]).items()}
     elif data is None:
         raise InputError(f"{folder}: no rows were held out of this fit; --data FILE with pairs of your own is accepted")
@@ -193,7 +197,7 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
             values = values[:, None]
         return _some(path, values), {}
     try:
-        asked = _by_entries(arrays, asked, data)
+        asked = by_entries(arrays, asked, {} if data is None else data.entries)
         found = {role: select(str(path), arrays, role, text).values for role, text in asked.items()}
     except InputError as error:
         raise InputError(f"{error}; measurements have the names of the fit, or are the file's only array") from error
@@ -205,16 +209,6 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
         told = ", ".join(f"{role} has {count}" for role, count in rows.items())
         raise InputError(f"{path}: rows differ: {told}; as many of each are accepted")
     return _some(path, found.pop("y")), found
-
-
-def _by_entries(arrays: Arrays, asked: dict[str, str], data: Data | None) -> dict[str, str]:
-    """What was asked for; where a file has nothing of that, and a column for every entry, these."""
-    out = dict(asked)
-    for role, entries in {} if data is None else data.entries.items():
-        there = any(matching(arrays, word.strip()) for word in asked.get(role, "").split(","))
-        if role in asked and not there and all(entry in arrays and "," not in entry for entry in entries):
-            out[role] = ",".join(entries)
-    return out
 
 
 def _some(path: Path, y: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ def check(options: list[str]) -> None:
     if asked is None:
         return
     from fokker import checking, from_files
+    from fokker.check_rows import as_rows
     from fokker.report import check_page
     from fokker.simulation.programs import ModelFile
 
@@ -48,8 +49,8 @@ def check(options: list[str]) -> None:
     rows = from_files.check_rows(asked.model, posterior, data, asked.data)
     simulator = None if asked.simulator is None else ModelFile.read(asked.simulator, ("simulate",))
     y, cond = (None, {}) if asked.y is None else from_files.measurements(asked.y, posterior, data)
-    if y is not None and y.ndim == len(posterior.y_shape):
-        y, cond = y[None], {name: value[None] if value.ndim == 1 else value for name, value in cond.items()}
+    if y is not None:
+        y, cond = as_rows(y, cond, posterior.y_shape)
     with given.bars(asked.quiet) as progress:
         found = checking.check(
             posterior,

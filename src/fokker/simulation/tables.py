@@ -83,6 +83,17 @@ def matching(arrays: Iterable[str], word: str) -> list[str]:
     return [name for _, name in found] or [name for name in arrays if fnmatchcase(name, word)]
 
 
+def by_entries(arrays: Iterable[str], asked: Mapping[str, str], entries: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What was asked for, by role; where a file has nothing of that, and a column for every entry, these."""
+    out, arrays = dict(asked), list(arrays)
+    for role, text in asked.items():
+        names = entries.get(role, ())
+        there = any(matching(arrays, word.strip()) for word in text.split(","))
+        if names and not there and all(name in arrays and "," not in name for name in names):
+            out[role] = ",".join(names)
+    return out
+
+
 def _numbers(source: str, name: str, values: np.ndarray, called: Sequence[str] | None) -> Named:
     if values.dtype.kind not in "fiub":
         raise InputError(f"{source}: {name!r} holds {values.dtype} values, real numbers are accepted")
