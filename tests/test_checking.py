@@ -267,3 +267,8 @@ def test_rows_have_gaps_like_those_of_the_training(tmp_path, capsys):
         patch.setattr(type(fitted), "sample", watched)
         assert cli.command(["check", str(tmp_path / "m"), "--y", str(tmp_path / "y.npy"), "--quiet"]) == 0
     assert bool((asked[-1] == [False, True, True]).all()) and len(asked[-1]) > 10
+
+
+def test_conditions_are_compared_by_name_in_whatever_order_they_come():
+    x, y, a, b = np.zeros((2, 1)), np.ones((2, 3)), np.full((2, 1), 2.0), np.full((2, 2), 3.0)
+    assert Rows(x, y, {"b": b, "a": a}).seen.tolist() == Rows(x, y, {"a": a, "b": b}).seen.tolist()

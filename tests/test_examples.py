@@ -1,11 +1,16 @@
 """Every example runs, and says what it should."""
 
 import runpy
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from fokker import cli
+from fokker.simulation.formats import arrays_in
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -18,6 +23,8 @@ def test_every_example_is_tested():
         "03_langevin_right_and_wrong.py",
         "04_missing_sensors_and_priors.py",
         "05_own_files.py",
+        "06_external_program.py",
+        "07_arviz.py",
     }
 
 
@@ -97,3 +104,54 @@ def test_own_files_with_gaps(tmp_path, capsys):
         std = float((weight * (values[..., 0] - mean) ** 2).sum() / weight.sum()) ** 0.5
         draws = x.sel(x_dim_0=name).values
         assert abs(draws.mean() - mean) < 0.6 * std and 0.75 < draws.std() / std < 1.35
+
+
+def test_an_external_program(tmp_path, monkeypatch, capsys):
+    """Beside the exact posterior on a grid, the prior is uniform; and the same from the shell, line by line."""
+    found = runpy.run_path(str(EXAMPLES / "06_external_program.py"))
+    samples, checked = found["run"](tmp_path, steps=300)
+    assert checked.verdict.calibrated and not checked.measured[0].strange
+    frequency, damping = np.meshgrid(np.linspace(1, 2, 801), np.linspace(0.1, 0.6, 401), indexing="ij")
+    t = np.arange(1, 7)
+    gap = (np.exp(-damping[..., None] * t) * np.cos(frequency[..., None] * t) - found["TODAY"]) / 0.1
+    weight = np.exp(-0.5 * (gap**2).sum(-1))
+    for j, values in enumerate((frequency, damping)):
+        mean = float((weight * values).sum() / weight.sum())
+        std = float((weight * (values - mean) ** 2).sum() / weight.sum()) ** 0.5
+        draws = samples.samples[:, j].double()
+        # 1,000 draws know a mean to 3 % of a deviation and a deviation to 2 %, the short training less.
+        assert abs(float(draws.mean()) - mean) < 0.4 * std and 0.75 < float(draws.std()) / std < 1.35
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs").rename(tmp_path / "by_python")
+    lines = [line.strip() for line in found["__doc__"].splitlines() if line.strip().startswith("fokker ")]
+    assert len(lines) == 4
+    for line in lines:
+        words = shlex.split(line.replace('"python ', f'"{shlex.quote(sys.executable)} '))[1:]
+        assert cli.command([*words, "--quiet", *(["--steps", "5"] if words[0] == "fit" else [])]) == 0
+    said = capsys.readouterr().out
+    assert "4000 simulations: x (2,), y (6,)" in said and "\n  frequency  " in said and "measurement 0:" in said
+    for name in ("x", "y"):
+        a, b = (arrays_in([tmp_path / folder])[name]() for folder in ("pairs", "by_python"))
+        assert np.array_equal(a, b)
+
+
+def test_samples_in_arviz(tmp_path):
+    """Means, deviations and intervals of the exact Gaussian posterior; labels of the figure are parameters' names."""
+    found = runpy.run_path(str(EXAMPLES / "07_arviz.py"))
+    found["store"](tmp_path / "lines.zarr")
+    tree, design = found["opened"](tmp_path / "lines.zarr"), found["DESIGN"].double()
+    covariance = torch.linalg.inv(torch.eye(2) + design.T @ design / found["NOISE"] ** 2)
+    means, std = found["LINES"].double() @ design @ covariance / found["NOISE"] ** 2, covariance.diagonal().sqrt()
+    for line, mean in enumerate(means):
+        table = found["table"](tree, line)
+        assert list(table.index) == ["intercept", "slope"]
+        # 2,000 draws know a mean to 2 % of a deviation, a deviation to 1.6 % and the ends to 5 %; the training less.
+        assert bool((abs(table["mean"].values - mean.numpy()) < 0.2 * std.numpy()).all())
+        assert bool((abs(table["sd"].values / std.numpy() - 1) < 0.15).all())
+        ends = table[["eti90_lb", "eti90_ub"]].values
+        exact = np.stack([mean - 1.645 * std, mean + 1.645 * std], 1)
+        assert bool((abs(ends - exact) < 0.35 * std.numpy()[:, None]).all())
+    axes = found["draw"](tree, 0, tmp_path / "figure.png")
+    labels = [(axes[i, j].get_xlabel(), axes[i, j].get_ylabel()) for i, j in ((0, 0), (1, 0), (1, 1))]
+    assert labels == [("", "density"), ("intercept", "slope"), ("slope", "")]
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

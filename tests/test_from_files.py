@@ -220,6 +220,7 @@ def test_nothing_of_others_is_replaced(folder, tmp_path, capsys):
     words = ["sample", str(folder / "model"), str(folder / "y.csv"), "-n", "9", "--quiet", "--out"]
     for _ in range(2):
         assert cli.command([*words, str(tmp_path / "ours.zarr")]) == 0
+    capsys.readouterr()
     (tmp_path / "notes.zarr").mkdir()
     (tmp_path / "notes.zarr" / "notes.txt").write_text("mine")
     (tmp_path / "file.zarr").write_text("mine")

@@ -11,8 +11,8 @@ from exact import limit
 from fokker.coordinates import estimate
 from fokker.errors import InputError
 from fokker.losses import LogNormalLevels
-from fokker.networks.denoiser import PRECONDITIONINGS, NetworkScore
 from fokker.networks.build import build
+from fokker.networks.denoiser import PRECONDITIONINGS, NetworkScore
 from fokker.networks.mlp import ConditionalMLP, PlainMLP
 from fokker.posterior.recipes import DEFAULT, PUBLISHED
 from fokker.rng import torch_generator

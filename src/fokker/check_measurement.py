@@ -19,11 +19,11 @@ from fokker.diagnostics.sbc import pit
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.gaussian_conditional import GaussianConditional
 from fokker.rng import stream
+from fokker.screening import NEW, judge_of
 
 AGAIN = 499  # samples for a measurement, each simulated again
 NEAR, PART = 100, 0.2  # rows around a measurement, and the part of all that these are at most
 LOCAL = 10  # measurements around which is simulated anew, at most
-NEW = 0.01  # p-value from which down a measurement is called unlike the others
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ def measured_one_by_one(
     for k in range(len(y)):
         here = ~np.isnan(seen[k])
         if here.tobytes() not in known:
-            whole = ~np.isnan(rows.seen[:, here]).any(1)
-            enough = whole.sum() >= novelty.FEWEST and here.any()
-            known[here.tobytes()] = whole, Novelty(rows.seen[whole][:, here], seed) if enough else None
+            known[here.tobytes()] = judge_of(rows.seen, here, seed)
         whole, judge_of_y = known[here.tobytes()]
         words, p_like, p_predictive, shift, strange, wrong, numbers = [], None, None, None, False, False, None
         if judge_of_y is None:

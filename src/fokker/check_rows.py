@@ -43,8 +43,16 @@ class Rows:
 
     @property
     def seen(self) -> NDArray:
-        """y and the conditions as one vector (M, D), NaN where y is missing."""
-        return np.concatenate([v.reshape(len(self.x), -1) for v in (self.y, *self.cond.values())], 1)
+        """y and the conditions, in the order of their names, as one vector (M, D), NaN where y is missing."""
+        parts = [self.y, *(self.cond[name] for name in sorted(self.cond))]
+        return np.concatenate([part.reshape(len(self.x), -1) for part in parts], 1)
+
+
+def as_rows(y: NDArray, cond: dict[str, Any], y_shape: tuple[int, ...]) -> tuple[NDArray, dict[str, Any]]:
+    """Measurements, or a single one, and their conditions as rows (K, ...)."""
+    if y.ndim > len(y_shape):
+        return y, cond
+    return y[None], {name: value[None] if value.ndim == 1 else value for name, value in cond.items()}
 
 
 def drawn_at(

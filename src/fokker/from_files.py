@@ -6,7 +6,6 @@ are called) and held_out.safetensors, rows that played no part in the fit, for c
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,17 +24,16 @@ from fokker.locks import locked
 from fokker.operators.layouts import RandomLayouts
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.recipes import Recipe
-from fokker.posterior.samples import check_target, save_parts
 from fokker.rng import stream
+from fokker.screening import repeated
 from fokker.simulation.formats import arrays_in
 from fokker.simulation.stored import Stored
-from fokker.simulation.tables import Named, matching, read_named, select
+from fokker.simulation.tables import Named, by_entries, matching, read_named
 from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
 from fokker.training import TrainRecord
 
 MOST_HELD_OUT = 1000
 FEWEST = 20  # rows
-AT_ONCE = 2**24  # numbers that are sampled before they are written
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,14 @@ def fit_files(
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[TrainRecord], None] | None = None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> ConditionalPosterior:
     """`fokker.fit` to pairs in files, into the folder `out`, where an interrupted fit continues.
 
     x, y and conditions: names of arrays or columns, see `simulation.tables`. bounds: texts NAME=LOW:HIGH, either end
     may be left out; positive: names with the lower bound 0. missing: chance of every entry of y to be hidden in
     training, so that the model serves measurements with gaps. held_out: part of the rows (at most 1,000 of them) kept
-    for checks.
+    for checks. warn: is told of placeholders such as -999 that stand again and again beside the other values.
 
     Raises InputError for damaged files, wrong names and numbers, fewer than 20 rows, a folder that holds something
     else or the fit of other data; OSError where the disk fails.
@@ -107,6 +106,8 @@ def fit_files(
     kept = stream(seed, "held out").permutation(count)
     aside = min(MOST_HELD_OUT, max(round(held_out * count), min(FEWEST_CASES, count // 5)) if held_out else 0)
     _check_folder(out)
+    for text in repeated(named):
+        warn(text)
     ensure_writable(out)
     with locked(out):
         test, train = _split(named, np.sort(kept[:aside]))
@@ -165,6 +166,7 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     """Pairs to check a model on: those held out of its fit, or those of a file by the names of the fit."""
     if path is not None:
         asked = {"x": "x", "y": "y", **{n: n for n in posterior.extra}} if data is None else data.asked
+        asked = by_entries(arrays_in([path]), asked, {} if data is None else data.entries)
         named = read_named([path], asked, incomplete=["y"])
         rows = np.arange(min(MOST_ROWS, len(named["x"])))  # as many as a check judges
         found = _split(named, rows)[0]
@@ -186,79 +188,6 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     if data is not None and data.missing:  # as in the training
         hidden = np.where(stream(0, "check/missing").random(y.shape) < data.missing, np.nan, y)
     return Rows(found.pop("x"), y if hidden is None else hidden, found, origin, None if hidden is None else y)
-
-
-def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """y and further conditions from a file: by the names of the fit where they are there, or its only array as y."""
-    arrays = arrays_in([path])
-    asked = {"y": "y", **{name: name for name in posterior.extra}} if data is None else dict(data.asked)
-    asked.pop("x", None)
-    if len(arrays) == 1 and not posterior.extra:
-        values = next(iter(arrays.values()))()
-        if values.dtype.kind not in "fiub":
-            raise InputError(f"{path}: holds {values.dtype} values, real numbers are accepted")
-        values = values.astype(np.float64)
-        if posterior.y_shape == (1,) and values.ndim == 1:
-            values = values[:, None]
-        return _some(path, values), {}
-    try:
-        found = {role: select(str(path), arrays, role, text).whole() for role, text in asked.items()}
-    except InputError as error:
-        raise InputError(f"{error}; measurements have the names of the fit, or are the file's only array") from error
-    for role, shape in {"y": posterior.y_shape, **posterior.extra}.items():
-        if found[role].shape == (*shape, 1) and shape != (1,):  # one measurement, without an axis of its own
-            found[role] = found[role][None, ..., 0]
-    rows = {role: len(values) for role, values in found.items()}
-    if len(set(rows.values())) > 1:
-        told = ", ".join(f"{role} has {count}" for role, count in rows.items())
-        raise InputError(f"{path}: rows differ: {told}; as many of each are accepted")
-    return _some(path, found.pop("y")), found
-
-
-def _some(path: Path, y: np.ndarray) -> np.ndarray:
-    if not y.size:
-        raise InputError(f"{path}: holds no measurement, at least one is accepted")
-    return y
-
-
-def sample_file(
-    posterior: ConditionalPosterior,
-    data: Data | None,
-    y: np.ndarray,
-    cond: dict[str, Any],
-    n: int,
-    out: Path,
-    *,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """n samples for each measurement, written to a Zarr store in ArviZ's layout; returns their means and deviations.
-
-    Many measurements are sampled and written a group at a time: memory does not grow with them, and the samples are
-    those of one call.
-    """
-    check_target(out)
-    names = {} if data is None else {"x": data.entries["x"], "y": data.entries["y"]}
-    if y.ndim == len(posterior.y_shape):
-        found = posterior.sample(y, n, seed, cond=cond or None)
-        found.save(out, names)
-        return found.mean()[None], found.std()[None]
-    group = max(1, AT_ONCE // max(1, n * math.prod(posterior.x_shape)))
-    means, stds = [], []
-
-    def parts() -> Any:
-        for start in range(0, len(y), group):
-            part = slice(start, start + group)
-            local = {name: value[part] if len(value) == len(y) else value for name, value in cond.items()}
-            found = posterior.sample(y[part], n, seed, cond=local or None, first=start)
-            means.append(found.mean())
-            stds.append(found.std())
-            if progress is not None:
-                progress(min(start + group, len(y)), len(y))
-            yield found
-
-    save_parts(parts(), out, names)
-    return torch.cat(means), torch.cat(stds)
 
 
 def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[Any, Any] | None:

@@ -42,16 +42,17 @@ def check(options: list[str]) -> None:
     asked = given.parse(Check, options, "fokker check", None)
     if asked is None:
         return
-    from fokker import checking, from_files
+    from fokker import checking, file_samples, from_files
+    from fokker.check_rows import as_rows
     from fokker.report import check_page
     from fokker.simulation.programs import ModelFile
 
     posterior, data = from_files.load_fit(asked.model, asked.device)
     rows = from_files.check_rows(asked.model, posterior, data, asked.data)
     simulator = None if asked.simulator is None else ModelFile.read(asked.simulator, ("simulate",))
-    y, cond = (None, {}) if asked.y is None else from_files.measurements(asked.y, posterior, data)
-    if y is not None and y.ndim == len(posterior.y_shape):
-        y, cond = y[None], {name: value[None] if value.ndim == 1 else value for name, value in cond.items()}
+    y, cond = (None, {}) if asked.y is None else file_samples.measurements(asked.y, posterior, data)
+    if y is not None:
+        y, cond = as_rows(y, cond, posterior.y_shape)
     with given.bars(asked.quiet) as progress:
         found = checking.check(
             posterior,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fokker.cli import options as given
+from fokker.errors import InputError
 from fokker.training import TrainRecord
+
+if TYPE_CHECKING:
+    from fokker.from_files import Data
+    from fokker.posterior.conditional import ConditionalPosterior
 
 SHOWN = 8  # entries of x in the summary
 
@@ -94,6 +100,7 @@ def fit(options: list[str]) -> None:
             asked.y,
             conditions=asked.condition,
             progress=told,
+            warn=given.warn,
             **{name: getattr(asked, name) for name in names},
         )
     data = Data.load(asked.out)
@@ -115,21 +122,27 @@ def sample(options: list[str]) -> None:
     asked = given.parse(Sample, options, "fokker sample", None)
     if asked is None:
         return
-    from fokker.from_files import load_fit, measurements, sample_file
+    from fokker.file_samples import measurements, sample_file
+    from fokker.from_files import load_fit
 
     posterior, data = load_fit(asked.model, asked.device)
     y, cond = measurements(asked.y, posterior, data)
-    with given.bars(asked.quiet) as progress:
-        mean, std = sample_file(
-            posterior,
-            data,
-            y,
-            cond,
-            asked.n,
-            asked.out,
-            seed=asked.seed,
-            progress=lambda done, total: progress("sample", done, total),
-        )
+    try:
+        with given.bars(asked.quiet) as progress:
+            mean, std = sample_file(
+                posterior,
+                data,
+                y,
+                cond,
+                asked.n,
+                asked.out,
+                seed=asked.seed,
+                progress=lambda done, total: progress("sample", done, total),
+            )
+    except FloatingPointError:  # an absurd number in y is a likely reason
+        _tell_of_strange(asked, posterior, data, y, cond)
+        raise
+    _tell_of_strange(asked, posterior, data, y, cond)
     names = [f"x[{i}]" for i in range(mean[0].numel())] if data is None else data.entries["x"]
     print(f"measurement 0 of {len(mean)}: mean and standard deviation")
     for name, m, s in list(zip(names, mean[0].flatten().tolist(), std[0].flatten().tolist()))[:SHOWN]:
@@ -137,3 +150,27 @@ def sample(options: list[str]) -> None:
     if len(names) > SHOWN:
         print(f"  and {len(names) - SHOWN} more")
     print(f"samples: {asked.out}")
+
+
+def _tell_of_strange(
+    asked: Sample, posterior: ConditionalPosterior, data: Data | None, y: Any, cond: dict[str, Any]
+) -> None:
+    """Warn of measurements unlike the rows that were held out of the fit; nothing where there are none."""
+    from fokker.check_rows import Rows, as_rows
+    from fokker.from_files import held_out
+    from fokker.screening import strange
+
+    if data is None or not (asked.model / "held_out.safetensors").exists():
+        return
+    try:
+        known = {role: value.numpy() for role, value in held_out(asked.model, data).items()}
+    except InputError as error:
+        given.warn(f"whether the measurements look like the training data is not told: {error}")
+        return
+    y, cond = as_rows(y, cond, posterior.y_shape)
+    rows = Rows(known.pop("x"), known.pop("y"), known)
+    if not len(rows.x):
+        return
+    for line in strange(rows.seen, Rows(y, y, cond).seen, data.entries["y"], posterior.masked):
+        more = f"fokker check {shlex.quote(str(asked.model))} --y {shlex.quote(str(asked.y))}"
+        given.warn(f"{line}; {more} says more")

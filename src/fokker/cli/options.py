@@ -57,6 +57,11 @@ def value_of(name: str, options: list[str], default: str) -> str:
     return default
 
 
+def warn(text: str) -> None:
+    """One line on standard error, about something that the user may not have meant."""
+    print("fokker: warning: " + " ".join(text.split()), file=sys.stderr)
+
+
 @contextlib.contextmanager
 def bars(quiet: bool) -> Iterator[Progress]:
     """A progress bar for every stage, with rate and time left; nothing when quiet or without a terminal."""

@@ -16,7 +16,10 @@ class Simulate:
     """Draw x from a prior and y from a simulator, into a store that `fokker fit` reads; interrupted, it continues."""
 
     model: Positional[Path]
-    """Python file with prior(rng, n) and simulate(x, rng), arrays of n rows each; rng is a numpy Generator."""
+    """Python file with prior(rng, n) and simulate(x, rng), arrays of n rows each; rng is a numpy Generator.
+
+    x_names = ("depth", "width") in it, and y_names, say what the numbers in a row are called.
+    """
     n: Annotated[int, arg(aliases=["-n"])] = 10_000
     """Number of simulations; a larger one continues a store."""
     out: Path = Path("simulations")

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import math
 import reprlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +23,8 @@ class Simulator(Protocol):
 
     `settings` is a dict that JSON can hold and that identifies the simulator: a store made with others is
     refused. `prior(rng, n)` returns x of shape (n, *x_shape); `simulate(x, rng)` returns y of shape
-    (n, *y_shape), row by row. Rows with NaN or infinities are failed simulations.
+    (n, *y_shape), row by row. Rows with NaN or infinities are failed simulations. `x_names` and `y_names`, where it
+    has them, are sequences of texts: what the numbers in a row of x and of y are called, in their flat order.
 
     For several workers it must also be something that pickle can write, and it travels with every chunk:
     what is large or expensive (factorised matrices, tables) belongs into a `functools.cached_property`,
@@ -88,6 +92,45 @@ def settings_of(simulator: Simulator) -> dict[str, Any]:
             f"{name}.settings cannot be written as JSON ({one_line(error)}); "
             "expected numbers, texts, lists and dicts of them"
         ) from error
+
+
+def names_of(simulator: Simulator) -> dict[str, list[str]]:
+    """The simulator's `x_names` and `y_names`, those that it has.
+
+    Raises `InputError` unless they are texts that differ, also between x and y, without the commas and equals signs
+    that divide the options of the command line.
+    """
+    found: dict[str, list[str]] = {}
+    for key in ("x_names", "y_names"):
+        given = getattr(simulator, key, None)
+        if given is None:
+            continue
+        texts = [] if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable) else list(given)
+        if not texts or not all(map(_is_name, texts)):
+            raise InputError(
+                f"{key}: got {reprlib.repr(given)}, a tuple of texts without commas and equals signs, as "
+                '("depth", "width"), is accepted'
+            )
+        found[key] = [str(text) for text in texts]
+    twice = [name for name, count in Counter(chain(*found.values())).items() if count > 1]
+    if twice:
+        raise InputError(f"{' and '.join(found)}: got {twice[0]!r} twice, names that differ are accepted")
+    return found
+
+
+def check_names(names: Mapping[str, list[str]], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse another number of names than of numbers in a row of x or y. Raises `InputError`."""
+    for part, shape in shapes.items():
+        given = names.get(f"{part}_names")
+        if given is not None and len(given) != math.prod(shape):
+            raise InputError(
+                f"{part}_names: got {len(given)} names, {math.prod(shape)} are accepted: one for each number in a row "
+                f"of {part}"
+            )
+
+
+def _is_name(text: Any) -> bool:
+    return isinstance(text, str) and text.strip() == text != "" and text.isprintable() and not set(text) & set(",=")
 
 
 def one_line(error: BaseException) -> str:

@@ -6,11 +6,10 @@ read. Nothing read here can run code: an array of Python objects is refused.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,39 +18,10 @@ import numpy as np
 
 from fokker.errors import InputError
 from fokker.simulation.layout import FORMAT
+from fokker.simulation.readable import Readable, Slices, told
 from fokker.simulation.stored import NONE, Stored
 
-
-@dataclass(frozen=True)
-class Readable:
-    """An array in a file: `read()` it whole, or have it by slices where the format allows that."""
-
-    read: Callable[[], np.ndarray]
-    by_slices: Callable[[], Stored] | None = None
-
-    def __call__(self) -> np.ndarray:
-        return self.read()
-
-
 Arrays = dict[str, Readable]
-
-
-@dataclass(frozen=True)
-class _Slices:
-    """What `Stored` needs of an array, told in one line where the file is damaged."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    chunks: tuple[int, ...] | None
-    get: Callable[[Any], Any]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        with _told(self.path):
-            return np.asarray(self.get(key))
 
 
 def arrays_in(paths: Sequence[Path]) -> Arrays:
@@ -76,15 +46,37 @@ def arrays_in(paths: Sequence[Path]) -> Arrays:
 
 def failed_in(paths: Sequence[Path]) -> int:
     """Failed simulations that `arrays_in` leaves out of a store of simulations; 0 for any other file."""
-    if len(paths) != 1 or not paths[0].is_dir():
+    group = _store(paths)
+    if group is None:
         return 0
+    rows = int(group.attrs["n"])
+    return rows - int(np.count_nonzero(np.asarray(group["finite"][:rows])))
+
+
+def names_in(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """What the numbers in a row of an array are called, by array, where a store of simulations says so.
+
+    InputError where the store's words do not fit its arrays.
+    """
+    group = _store(paths)
+    names = {} if group is None else {p: group.attrs[f"{p}_names"] for p in "xy" if f"{p}_names" in group.attrs}
+    for part, given in names.items():
+        with told(paths[0] / part):
+            count = math.prod(group[part].shape[1:])
+        texts = isinstance(given, list) and all(isinstance(name, str) for name in given)
+        if not texts or not len(set(given)) == len(given) == count:
+            raise InputError(f"{paths[0] / 'zarr.json'} is damaged: {part}_names are not {count} texts that differ")
+    return names
+
+
+def _store(paths: Sequence[Path]) -> Any:
+    """The Zarr group of a store of simulations; None for any other file."""
+    if len(paths) != 1 or not paths[0].is_dir():
+        return None
     import zarr
 
     group = zarr.open_group(paths[0], mode="r")
-    if group.attrs.get("format") != FORMAT["format"]:
-        return 0
-    rows = int(group.attrs["n"])
-    return rows - int(np.count_nonzero(np.asarray(zarr.open_array(store=paths[0] / "finite", mode="r")[:rows])))
+    return group if group.attrs.get("format") == FORMAT["format"] else None
 
 
 def _arrays_of(path: Path) -> Arrays:
@@ -95,7 +87,7 @@ def _arrays_of(path: Path) -> Arrays:
     if reader is None:
         raise InputError(f"{path}: got a file of kind {path.suffix!r}, {', '.join(('.npy', *_READERS))} are accepted")
     try:
-        with _told(path):
+        with told(path):
             found = reader(path)
     except ImportError as error:
         raise ImportError(f"{path.suffix} files need {error.name}: pip install 'fokker[files,store]'") from error
@@ -112,28 +104,6 @@ def _existing(path: Path) -> Path:
     return path
 
 
-@contextmanager
-def _told(path: Path) -> Any:
-    """Whatever a reader says of a file that is damaged, in one line."""
-    try:
-        yield
-    except (InputError, ImportError, MemoryError):
-        raise
-    except OSError as error:
-        if error.errno is not None and error.filename is not None:
-            raise  # the disk, not the file
-        raise InputError(_damaged(path, error)) from error
-    except Exception as error:  # the readers have no common class for damaged files
-        raise InputError(_damaged(path, error)) from error
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "allow_pickle" in text or "Object arrays" in text:
-        return f"{path}: holds Python objects (a pickle), only numbers are accepted"
-    return f"{path} is damaged or of another kind ({text or type(error).__name__})"
-
-
 def _refuse_twice(path: Path, names: Sequence[str]) -> None:
     twice = [repr(name) for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -142,7 +112,7 @@ def _refuse_twice(path: Path, names: Sequence[str]) -> None:
 
 def _npy(path: Path) -> Readable:
     def read(mode: Literal["r"] | None = None) -> np.ndarray:
-        with _told(path):
+        with told(path):
             return _array(path, np.load(path, mmap_mode=mode, allow_pickle=False))
 
     return Readable(read, lambda: Stored(read("r")))
@@ -154,7 +124,7 @@ def _npz(path: Path) -> Arrays:
     _refuse_twice(path, names)
 
     def read(name: str) -> np.ndarray:
-        with _told(path), np.load(path, allow_pickle=False) as arrays:
+        with told(path), np.load(path, allow_pickle=False) as arrays:
             return _array(path, arrays[name])
 
     return {name: Readable(partial(read, name)) for name in names}
@@ -206,9 +176,9 @@ def _column(path: Path, table: Any, name: str) -> np.ndarray:
         rows = column.to_pylist()
         if any(row is None for row in rows) or len({len(row) for row in rows}) != 1:
             raise InputError(f"{path}: the lists of column {name!r} differ in length, lists of one length are accepted")
-        with _told(path):
+        with told(path):
             return np.array(rows, dtype=np.float64)
-    with _told(path):
+    with told(path):
         return column.to_numpy()
 
 
@@ -228,15 +198,15 @@ def _hdf5(path: Path) -> Arrays:
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
 
     def read(name: str, key: Any = ...) -> np.ndarray:
-        with _told(path), h5py.File(path, "r") as file:
+        with told(path), h5py.File(path, "r") as file:
             if file[name].dtype.kind == "O":
                 raise InputError(f"{path}: {name!r} holds objects or texts, only numbers are accepted")
             return _array(path, file[name][key])
 
     def by_slices(name: str) -> Stored:
-        with _told(path), h5py.File(path, "r") as file:
+        with told(path), h5py.File(path, "r") as file:
             found = file[name]
-            return Stored(_Slices(path, found.shape, found.dtype, found.chunks, partial(read, name)))
+            return Stored(Slices(path, found.shape, found.dtype, found.chunks, partial(read, name)))
 
     return {name: Readable(partial(read, name), partial(by_slices, name)) for name in names}
 
@@ -250,7 +220,7 @@ def _zarr(path: Path) -> Arrays:
     arrays = {name: item for name, item in group.members(max_depth=None) if hasattr(item, "shape")}
 
     def checked(name: str) -> Any:
-        with _told(path / name):
+        with told(path / name):
             array = arrays[name]
             filters = str([array.metadata.filters if hasattr(array.metadata, "filters") else (), array.compressors])
             if array.dtype.kind not in "fiub" or "pickle" in filters.lower():  # filters of objects can run code
@@ -259,13 +229,13 @@ def _zarr(path: Path) -> Arrays:
 
     def read(name: str) -> np.ndarray:
         array = checked(name)
-        with _told(path / name):
+        with told(path / name):
             return np.asarray(array[...])
 
     def by_slices(name: str, rows: int | None = None, without: np.ndarray = NONE) -> Stored:
         array = checked(name)
         shape = (min(rows or array.shape[0], array.shape[0]), *array.shape[1:])
-        return Stored(_Slices(path / name, shape, array.dtype, array.chunks, array.__getitem__), without)
+        return Stored(Slices(path / name, shape, array.dtype, array.chunks, array.__getitem__), without)
 
     if group.attrs.get("format") != FORMAT["format"]:
         return {name: Readable(partial(read, name), partial(by_slices, name)) for name in arrays}

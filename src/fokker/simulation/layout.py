@@ -8,8 +8,8 @@ The store is a Zarr (version 3) group of uncompressed arrays, one file per simul
     sha256  (chunks, 32)   uint8     SHA-256 of the chunk's x, y, finite; zeros where not simulated yet
 
 with the attributes format, version, seed, chunk, settings, x_shape, y_shape and n, the number of leading rows
-known to be complete (after an interruption the arrays may be longer). A chunk's checksum is written after its
-data: a chunk counts only if its data verify.
+known to be complete (after an interruption the arrays may be longer), and x_names and y_names where the simulator
+has them. A chunk's checksum is written after its data: a chunk counts only if its data verify.
 """
 
 import reprlib

@@ -27,6 +27,7 @@ class ModelFile:
     """A Python file with `prior(rng, n) -> x (n, ...)` and `simulate(x, rng) -> y (n, ...)`.
 
     The file may import what lies beside it. Its text identifies it: a store made with another text is refused.
+    `x_names = ("depth", "width")` and `y_names` in it say what the numbers in a row of x and of y are called.
     """
 
     name: str
@@ -64,6 +65,16 @@ class ModelFile:
     def settings(self) -> Mapping[str, Any]:
         """The file's name and SHA-256."""
         return {"file": self.name, "sha256": hashlib.sha256(self.text.encode()).hexdigest()}
+
+    @property
+    def x_names(self) -> Any:
+        """The file's own, None where it has none."""
+        return getattr(self.module, "x_names", None)
+
+    @property
+    def y_names(self) -> Any:
+        """The same of y."""
+        return getattr(self.module, "y_names", None)
 
     def prior(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """The file's own."""
@@ -109,6 +120,16 @@ class Program:
     def settings(self) -> Mapping[str, Any]:
         """The file's settings and the command."""
         return {**self.model.settings, "program": self.command, "rows": self.rows}
+
+    @property
+    def x_names(self) -> Any:
+        """The file's own, None where it has none."""
+        return self.model.x_names
+
+    @property
+    def y_names(self) -> Any:
+        """The same of y."""
+        return self.model.y_names
 
     def prior(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """The file's own."""

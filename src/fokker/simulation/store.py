@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fokker.errors import InputError
 from fokker.locks import locked
-from fokker.simulation.chunks import Simulator, check_shapes, draw, settings_of
+from fokker.simulation.chunks import Simulator, check_names, check_shapes, draw, names_of, settings_of
 from fokker.simulation.layout import (
     FORMAT,
     SimulationStore,
@@ -62,18 +63,20 @@ def simulate(
     called with numbers of rows, at the start and after each chunk. Failed rows stay in the store and are
     counted; only `load` leaves them out.
 
-    Raises `InputError` when the store on disk has another seed, chunk or settings, when `path` holds
-    something else or is in use by another process, when the simulator cannot be sent to workers, and when it
-    raises or returns something other than real numbers of shape (rows, ...); `ImportError` when dask is
-    missing here or the simulator's modules there; `OSError` when the disk fails, when the scheduler cannot
-    be reached or is lost, when there are no workers for a minute, and when a chunk's workers die again and
-    again. Chunks finished by then stay.
+    Raises `InputError` when the store on disk has another seed, chunk, settings or names, when `path` holds
+    something else or is in use by another process, when the simulator cannot be sent to workers, when its names
+    are no texts that differ, one for each number in a row, and when it raises or returns something other than
+    real numbers of shape (rows, ...); `ImportError` when dask is missing here or the simulator's modules there;
+    `OSError` when the disk fails, when the scheduler cannot be reached or is lost, when there are no workers for
+    a minute, and when a chunk's workers die again and again. Chunks finished by then stay.
     """
     started = time.perf_counter()
     n, chunk, seed = _integer("n", n, 1), _integer("chunk", chunk, 1), _integer("seed", seed, 0)
     _check_workers(workers, scheduler)
     root = Path(path)
-    wanted = {"seed": seed, "chunk": chunk, "settings": settings_of(simulator)}
+    names = names_of(simulator)
+    settings = {"seed": seed, "chunk": chunk, "settings": settings_of(simulator)}
+    wanted: dict[str, Any] = {"x_names": None, "y_names": None, **names, **settings}
     open_attributes(root, wanted)  # refuse a wrong folder before writing anything into it
     ensure_writable(root)
     with locked(root):
@@ -95,8 +98,10 @@ def simulate(
         with contextlib.closing(_drawn(simulator, seed, chunk, pending, workers, scheduler)) as drawn:
             for c, x, y in drawn:
                 if attributes is None or arrays is None:  # the first chunk tells the shapes
+                    check_names(names, {"x": x.shape[1:], "y": y.shape[1:]})
                     shapes = {"x_shape": list(x.shape[1:]), "y_shape": list(y.shape[1:])}
-                    attributes = {**FORMAT, **wanted, **shapes, "n": 0}
+                    known = {name: value for name, value in wanted.items() if value is not None}
+                    attributes = {**FORMAT, **known, **shapes, "n": 0}
                     write_attributes(root, attributes)
                     arrays = open_arrays(root, attributes, n)
                 check_shapes(simulator, c, (x, y), (arrays["x"].shape[1:], arrays["y"].shape[1:]))

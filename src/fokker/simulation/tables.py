@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fokker.errors import InputError
-from fokker.simulation.formats import Arrays, arrays_in
+from fokker.simulation.formats import Arrays, arrays_in, names_in
 from fokker.simulation.stored import IN_MEMORY, Stored
 
 
@@ -43,13 +43,16 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     What is wanted is the name of an array or a column; the head of several, as theta for theta_0, theta_1, ...; a
     pattern with * and ?; or several of these with commas between. Several are put side by side.
 
+    The entries of a store of simulations are called as it says, those of other arrays by array and index.
+
     incomplete: roles that may hold NaN, where nothing is known. Raises InputError for names that are not there, arrays
     of no numbers, of differing lengths or without rows, infinities, and columns without any number.
     """
     arrays = arrays_in(paths)
     source = ", ".join(map(str, paths))
     large = _size(arrays, wanted.values()) > IN_MEMORY
-    found = {role: select(source, arrays, role, text, large) for role, text in wanted.items()}
+    called = names_in(paths)
+    found = {role: select(source, arrays, role, text, called, large) for role, text in wanted.items()}
     owners: dict[str, str] = {}
     for role, named in found.items():
         for entry in named.names:
@@ -64,8 +67,17 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     return found
 
 
-def select(source: str, arrays: Arrays, role: str, text: str, large: bool = False) -> Named:
-    """What one text of `read_named` stands for; large: left on disk where that is possible."""
+def select(
+    source: str,
+    arrays: Arrays,
+    role: str,
+    text: str,
+    called: Mapping[str, Sequence[str]] | None = None,
+    large: bool = False,
+) -> Named:
+    """What one text of `read_named` stands for; called: names of the entries of some arrays; large: left on disk where
+    that is possible.
+    """
     words = [word.strip() for word in text.split(",") if word.strip()]
     names = [name for word in words for name in matching(arrays, word)]
     if not words or len(set(names)) < len(names):
@@ -74,10 +86,10 @@ def select(source: str, arrays: Arrays, role: str, text: str, large: bool = Fals
         missing = next(word for word in words if not matching(arrays, word))
         shown = ", ".join(list(arrays)[:12]) + (", ..." if len(arrays) > 12 else "")
         raise InputError(f"{role}: there is no {missing!r} in {source}, of {shown} any are accepted")
-    by_slices = arrays[names[0]].by_slices
+    by_slices, known = arrays[names[0]].by_slices, called or {}
     if large and len(names) == 1 and by_slices is not None:
-        return _numbers(source, names[0], by_slices())
-    parts = [_numbers(source, name, arrays[name]()) for name in names]
+        return _numbers(source, names[0], by_slices(), known.get(names[0]))
+    parts = [_numbers(source, name, arrays[name](), known.get(name)) for name in names]
     if len(parts) == 1:
         return parts[0]
     lengths = {len(part) for part in parts}
@@ -97,6 +109,17 @@ def matching(arrays: Iterable[str], word: str) -> list[str]:
     return [name for _, name in found] or [name for name in arrays if fnmatchcase(name, word)]
 
 
+def by_entries(arrays: Iterable[str], asked: Mapping[str, str], entries: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What was asked for, by role; where a file has nothing of that, and a column for every entry, these."""
+    out, arrays = dict(asked), list(arrays)
+    for role, text in asked.items():
+        names = entries.get(role, ())
+        there = any(matching(arrays, word.strip()) for word in text.split(","))
+        if names and not there and all(name in arrays and "," not in name for name in names):
+            out[role] = ",".join(names)
+    return out
+
+
 def _size(arrays: Arrays, texts: Iterable[str]) -> int:
     """Bytes in float64 of all that is asked for, as far as a file tells without reading it."""
     names = {name for text in texts for word in text.split(",") for name in matching(arrays, word.strip())}
@@ -104,7 +127,7 @@ def _size(arrays: Arrays, texts: Iterable[str]) -> int:
     return sum(8 * math.prod(found().shape) for found in slices if found is not None)
 
 
-def _numbers(source: str, name: str, values: np.ndarray | Stored) -> Named:
+def _numbers(source: str, name: str, values: np.ndarray | Stored, called: Sequence[str] | None) -> Named:
     array = values.array if isinstance(values, Stored) else values
     if array.dtype.kind not in "fiub":
         raise InputError(f"{source}: {name!r} holds {array.dtype} values, real numbers are accepted")
@@ -114,8 +137,8 @@ def _numbers(source: str, name: str, values: np.ndarray | Stored) -> Named:
         values = values.astype(np.float64)
         values = values[:, None] if values.ndim == 1 else values
     if len(array.shape) == 1:
-        return Named(values, (name,))
-    entries = (f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*array.shape[1:]))
+        return Named(values, tuple(called or (name,)))
+    entries = called or (f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*array.shape[1:]))
     return Named(values, tuple(entries))
 
 
