@@ -14,6 +14,7 @@ from scipy.stats import norm
 import fokker
 from exact import ALL_SAMPLERS, PROCESSES, limit
 from fokker.errors import InputError
+from fokker.posterior import recipes
 from fokker.posterior.recipes import DEFAULT
 from fokker.reference.gaussian import LinearGaussian
 from fokker.rng import torch_generator
@@ -481,3 +482,23 @@ def test_correlated_noise_cannot_be_saved(tmp_path):
     posterior.model.process = process
     with pytest.raises(InputError, match="correlated"):
         posterior.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "anew", "batch", "modulate"),
+    [(9_000, False, 128, True), (9_000, True, 512, False), (50_000, False, 512, False)],
+)
+def test_the_default_recipe_follows_the_number_of_pairs(pairs, anew, batch, modulate):
+    found = recipes.adapted(recipes.DEFAULT, pairs, anew)
+    assert (found.training.batch_size, found.network.get("modulate", False)) == (batch, modulate)
+
+
+def test_what_is_asked_for_is_not_adapted():
+    """Coordinates and recipes that are given stay as they are; the name alone stands for the rule."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 2))
+    y = x + rng.standard_normal((60, 2))
+    assert fokker.fit(x, y, steps=1).recipe.coordinates == "curved"
+    assert fokker.fit(x, y, steps=1, coordinates="posterior").recipe.coordinates == "posterior"
+    assert fokker.fit(x, y, steps=1, recipe=recipes.DEFAULT).recipe.training.batch_size == 512
+    assert fokker.fit(x, y, steps=1, likelihood=fokker.Gaussian(0.1)).recipe.training.batch_size == 512

@@ -12,7 +12,7 @@ import torch
 import xarray
 
 import fokker
-from fokker import cli, from_files
+from fokker import cli, file_samples
 from fokker.errors import InputError
 from fokker.from_files import Data, held_out, load_fit
 
@@ -77,7 +77,7 @@ def test_from_pairs_to_samples(folder, tmp_path, capsys):
 def test_many_measurements_in_groups_are_the_samples_of_one_call(folder, tmp_path, monkeypatch):
     words = ["sample", str(folder / "model"), str(folder / "y.csv"), "-n", "50", "--quiet", "--out"]
     assert cli.command([*words, str(tmp_path / "one.zarr")]) == 0
-    monkeypatch.setattr(from_files, "AT_ONCE", 300)
+    monkeypatch.setattr(file_samples, "AT_ONCE", 300)
     assert cli.command([*words, str(tmp_path / "groups.zarr")]) == 0
     one, groups = opened(tmp_path / "one.zarr"), opened(tmp_path / "groups.zarr")
     assert list(groups["posterior/measurement"].values) == list(range(7))

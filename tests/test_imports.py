@@ -22,6 +22,7 @@ ORDER = [
     {
         "posterior_coordinates",
         "structured",
+        "curved_coordinates",
         "coordinates",
         "networks",
         "losses",

@@ -26,6 +26,7 @@ from fokker.posterior.gaussian_conditional import CHUNK
 from fokker.posterior.prior import Prior
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.training_data import Clip, Draws, Pairs
+from fokker.posterior_coordinates import Posterior
 from fokker.processes import NoiseProcess, VarianceExploding, check_process
 from fokker.rng import check_seed, torch_generator
 from fokker.score import RHO_RANGE
@@ -58,28 +59,33 @@ def fit(
 ) -> ConditionalPosterior:
     """Learn p(x given y) from pairs x (N, *x_shape), y (N, *y_shape).
 
+    x, y, omega and the values of cond may be arrays of Zarr or HDF5; beyond 1 GiB they are read while they are used.
     process: any NoiseProcess (default: variance exploding up to the highest training level). network: your own module
-    with `embed` and `forward` (see `networks.mlp`). recipe: "default", "published" or a Recipe. coordinates:
-    "posterior", "standard", "minmax" or "none" instead of the recipe's. omega: (N, *y_shape), False where y is not
-    observed (NaN in y means the same); or a distribution over layouts, such as `operators.layouts.RandomLayouts`, drawn
-    anew at every step: one model then serves them all. likelihood: y is then the clean data, and its noise is drawn
-    anew at every step. cond: further conditions by name, (N, *shape) each; `sample` wants them too.
-    bounds: (lower, upper), each a number, None or an array of x_shape: x lies strictly between, and so do all samples
-    (see `support.Support`). clip: bounds (lower, upper; None for no bound) at which x has atoms; samples are clipped to
-    them. steps: length of
-    the training. out: folder for the model and its checkpoint; a fit that was interrupted there continues to the very
-    same weights. device: where the network lives ("cuda" for a GPU); data and samples stay on the CPU. progress:
-    called with a record at every validation.
+    with `embed` and `forward` (see `networks.mlp`). recipe: "default", which follows the number of pairs (see
+    `posterior.recipes.adapted`), "published" or a Recipe. coordinates: "posterior", "standard", "minmax" or "none"
+    instead of the recipe's. omega: (N, *y_shape), False where y is not observed (NaN in y means the same); or a
+    distribution over layouts, such as `operators.layouts.RandomLayouts`, drawn anew at every step: one model then
+    serves them all. likelihood: y is then the clean data, and its noise is drawn anew at every step. cond: further
+    conditions by name, (N, *shape) each; `sample` wants them too. bounds: (lower, upper), each a number, None or an
+    array of x_shape: x lies strictly between, and so do all samples (see `support.Support`). clip: bounds (lower,
+    upper; None for no bound) at which x has atoms; samples are clipped to them. steps: length of the training. out:
+    folder for the model and its checkpoint; a fit that was interrupted there continues to the very same weights.
+    device: where the network lives ("cuda" for a GPU); data and samples stay on the CPU. progress: called with a record
+    at every validation. y of the shape of a signal or an image (`structured.has_layout`) is summarised by convolutions.
 
     Raises InputError for wrong shapes, NaN in x, infinities, fewer than 10 pairs, entries that never vary or a device
     that is not there.
     """
     check_seed(seed)
+    follows = recipe == recipes.DEFAULT.name
     recipe = _recipe(recipe, coordinates, steps)
     if bounds is not None and clip is not None:
         raise InputError("bounds: got both bounds and clip, one of the two is accepted")
     support = None if bounds is None else Support.of(bounds, tuple(np.shape(x)[1:]) or (1,))
     data = Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out, cond, support)
+    if follows:
+        adapted = recipes.adapted(recipe, len(data.source), not data.fixed)
+        recipe = adapted if coordinates is None else replace(adapted, coordinates=coordinates)
     trainer, posterior = _posterior(data, process, network, recipe, clip, support, seed, _device(device))
     return _train(trainer, posterior, data, out, lambda path: ConditionalPosterior.load(path, device), progress)
 
@@ -186,12 +192,12 @@ def _posterior(
     if recipe.spread_atoms and clip is not None:
         data.spread_atoms()
     x, y = data.for_coordinates()
-    structured = recipe.coordinates == "posterior" and network is None and has_layout(data.y_shape)
+    structured = recipe.coordinates in ("posterior", "curved") and network is None and has_layout(data.y_shape)
     mapping: Coordinates = (
         Structured.of(x, y, data.y_shape, seed) if structured else coordinate_kinds.estimate(recipe.coordinates, x, y)
     )
     cond: Cond = {"y": y[:1]} if not data.masked else {"y": y[:1], "omega": torch.ones_like(y[:1], dtype=torch.bool)}
-    if recipe.coordinates == "posterior":
+    if isinstance(mapping, Posterior):
         data_std = 1.0
         moments = Moments(torch.zeros_like(x[0]), torch.ones(()).double())
     else:

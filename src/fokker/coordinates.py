@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fokker.covariance import check_varies
+from fokker.curved_coordinates import Curved
 from fokker.errors import InputError
 from fokker.posterior_coordinates import MAX_VECTOR, Posterior
 from fokker.states import Cond, Moments, observed
@@ -125,7 +126,7 @@ class Unchanged(Affine):
         return cls(zero_x, torch.ones_like(zero_x), zero_y, torch.ones_like(zero_y))
 
 
-KINDS = {kind.name: kind for kind in (Posterior, Standard, MinMax, Unchanged)}
+KINDS = {kind.name: kind for kind in (Posterior, Curved, Standard, MinMax, Unchanged)}
 
 
 def estimate(name: str, x: Tensor, y: Tensor) -> Coordinates:

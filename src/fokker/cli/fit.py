@@ -84,6 +84,7 @@ def fit(options: list[str]) -> None:
     if asked is None:
         return
     from fokker.from_files import Data, fit_files
+    from fokker.posterior_coordinates import Posterior
     from fokker.simulation.formats import failed_in
 
     records: list[TrainRecord] = []
@@ -109,9 +110,12 @@ def fit(options: list[str]) -> None:
     if failed:
         print(f"{failed} failed simulations left out: the posterior is that given that a simulation succeeds")
     print(f"{data.rows} rows; numbers in a row: {sizes}")
+    recipe, shape = posterior.recipe, posterior.model.network.settings()  # type: ignore[operator]
+    sizes = ", ".join(f"{name} {value}" for name, value in shape.items() if "width" in name or "depth" in name)
+    print(f"network: {sizes}; batches of {recipe.training.batch_size}")
     if records:
         best = min(records, key=lambda record: record.validation_loss)
-        beside = "; 1 is what a Gaussian without a network has" if posterior.coordinates.name == "posterior" else ""
+        beside = "; 1 is what a Gaussian without a network has" if isinstance(posterior.coordinates, Posterior) else ""
         kept = f"weights of step {best.step} of {records[-1].step} kept"
         print(f"validation loss {best.validation_loss:.4g}{beside}; {kept}")
     print(f"model: {asked.out}{' (gaps in y are accepted)' if posterior.masked else ''}")

@@ -6,7 +6,7 @@ say which of them differ.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fokker.errors import InputError
@@ -87,6 +87,27 @@ PUBLISHED = Recipe(
     grid=UniformTime(),
     steps=500,
 )  # fmt: skip
+
+MANY = 50_000  # pairs from which on they are too many to be learned by heart
+
+
+def adapted(recipe: Recipe, pairs: int, drawn_anew: bool) -> Recipe:
+    """The recipe for so many pairs: the rule by which the defaults follow the data.
+
+    Up to 50,000 fixed pairs a network learns them by heart before it is done: batches are then small (128), so that
+    their noise holds it back, and the conditions also scale the hidden layers of a network with a narrower trunk, which
+    needs fewer steps to get as far. Coordinates take over what a few numbers describe: means that bend, widths that
+    change. Pairs whose noise or layout is drawn anew are never seen twice. The length follows
+    in any case: training stops once 20 validations on pairs that are held out have brought nothing, and ends with the
+    best weights; those of the untrained network, the Gaussian conditional, are among them.
+    """
+    if drawn_anew or pairs >= MANY:
+        return recipe
+    sizes = {**recipe.network, "trunk_width": 128, "modulate": True}
+    coordinates = "curved" if recipe.coordinates == "posterior" else recipe.coordinates
+    training = replace(recipe.training, batch_size=128)
+    return replace(recipe, coordinates=coordinates, network=sizes, training=training)
+
 
 RECIPES = {recipe.name: recipe for recipe in (DEFAULT, PUBLISHED)}
 
