@@ -76,7 +76,7 @@ MISTAKES = [
     (RUN + "--process ddpm", ["process: got 'ddpm'", "'ve' or 'vp'"]),
     (RUN + "--sampler langevin", ["sampler: got 'langevin'", "transition, euler-maruyama, heun, rk45"]),
     (RUN + "--recipe mine", ["recipe: got 'mine'", "default, published"]),
-    (RUN + "--coordinates polar", ["coordinates: got 'polar'", "posterior, standard, minmax, none"]),
+    (RUN + "--coordinates polar", ["coordinates: got 'polar'", "posterior, curved, standard, minmax, none"]),
     (RUN + "--mesh 1 8", ["mesh: got (1, 8)", "at least 2 elements"]),
     (RUN + "--mesh 34", ["--mesh", "Expected 2 values"]),
     (RUN + "--mesh 34 x", ["--mesh", "'x'", "accepted: --mesh INT INT"]),

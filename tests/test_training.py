@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_weights():
 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "plateau"])
 def test_a_run_resumed_from_its_files_has_the_very_same_weights(tmp_path, after, schedule):
     settings = replace(QUICK, schedule=schedule, weight_decay=1e-3)
     whole = trainer(settings)
@@ -360,3 +360,32 @@ def test_the_published_recipe_is_that_of_the_paper():
     x, y = pairs()
     posterior = fokker.fit(x, y, recipe=quick, process=fokker.VariancePreserving(n=1))
     assert posterior.sample(y[:2], 4, steps=20).samples.isfinite().all()
+
+
+def test_a_plateau_ends_where_nothing_gets_better_and_falls_to_zero():
+    """Pairs without any relation, few enough to be learned by heart: the rate leaves its plateau after the patience,
+    the weights are the best again, and the rate falls to its last step in a third of the steps so far.
+    """
+    x, y = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)), torch.randn(200, 3)
+    settings = replace(DEFAULT.training, schedule="plateau", steps=4000, validate_every=20, patience=5, batch_size=100)
+    records = []
+    fokker.fit(x, y, recipe=replace(DEFAULT, training=settings), progress=records.append)
+    steps = [record.step for record in records]
+    left = next(r.step for r in records if r.step - r.best_step >= 100)
+    assert steps[-1] == left + max(1, left // 3) < 4000
+
+
+def test_a_plateau_that_nothing_ends_is_left_for_the_last_quarter():
+    """Rates step by step: constant for three quarters of the steps, then a straight line to zero."""
+    run = trainer(replace(QUICK, schedule="plateau", steps=80, warmup=1, patience=100))
+    rates, step = [], run._one_step
+
+    def watched(index):
+        found = step(index)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        return found
+
+    run._one_step = watched
+    assert len(list(run.run())) == 8
+    expected = [1.0] * 60 + [1 - k / 20 for k in range(20)]
+    assert torch.allclose(torch.tensor(rates) / run.settings.learning_rate, torch.tensor(expected))

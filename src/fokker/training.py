@@ -23,6 +23,7 @@ from fokker.networks.denoiser import NetworkScore
 from fokker.rng import torch_generator
 from fokker.states import Cond
 
+SCHEDULES = ("cosine", "constant", "plateau")
 Batch = tuple[Tensor, Cond]  # x_0 in the coordinates of the model, and its conditions
 
 
@@ -30,9 +31,11 @@ Batch = tuple[Tensor, Cond]  # x_0 in the coordinates of the model, and its cond
 class TrainSettings:
     """steps of batch_size pairs, each pair with `copies` noise levels that share one embedding of its conditions.
 
-    schedule: "cosine" to zero after a linear warm-up, or "constant". ema: decay of the averaged weights (0: none).
-    The run stops early once `patience` validations have brought no better score loss (0: never). keep_best: the model
-    ends with the weights of the best validation, not with the last ones.
+    schedule of the learning rate after a linear warm-up: "cosine" to zero, "constant", or "plateau": constant until
+    `patience` validations have brought no better score loss or a quarter of the steps is left; it then goes back to
+    the best weights and falls to zero over a third of the steps so far. ema: decay of the averaged weights (0: none).
+    Otherwise the run stops early once `patience` validations have brought nothing (0: never). keep_best: the model ends
+    with the weights of the best validation, not with the last ones.
     """
 
     steps: int = 4000
@@ -53,8 +56,8 @@ class TrainSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name}: got {value!r}, an integer of at least 1 is accepted")
-        if self.schedule not in ("cosine", "constant"):
-            raise InputError(f"schedule: got {self.schedule!r}, 'cosine' or 'constant' is accepted")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule: got {self.schedule!r}, one of {', '.join(SCHEDULES)} is accepted")
         if self.weighting not in WEIGHTINGS:
             raise InputError(f"weighting: got {self.weighting!r}, one of {', '.join(WEIGHTINGS)} is accepted")
 
@@ -88,6 +91,7 @@ class Trainer:
         self.averaged = copy.deepcopy(model.network)
         self.best = copy.deepcopy(model.network)
         self.step, self.best_step, self.best_loss, self.seconds = 0, 0, math.inf, 0.0
+        self.fall: tuple[int, int] | None = None  # the steps between which a learning rate on a plateau falls to zero
         self.records: list[TrainRecord] = []
         self.optimizer = torch.optim.AdamW(
             model.network.parameters(),
@@ -104,12 +108,14 @@ class Trainer:
         if self.step == 0:  # the untrained network is a candidate too: one that learns nothing is not used
             by_level = validation_levels(self.model, self.best, self._validation, self.seed)
             self.best_loss = sum(by_level.values()) / len(by_level)
-        while self.step < settings.steps and not self._stalled():
+        while self.step < self._end and not (self._stalled() and settings.schedule != "plateau"):
             total += float(self._one_step(self.step))
             self.step, since = self.step + 1, since + 1
-            if self.step % settings.validate_every == 0 or self.step == settings.steps:
+            if self.step % settings.validate_every == 0 or self.step == self._end:
                 self.seconds = time.perf_counter() - started
-                yield self._validate(total / since)
+                record = self._validate(total / since)
+                self._leave_plateau()
+                yield record
                 total, since = 0.0, 0
         chosen = self.best if self.settings.keep_best else self.averaged
         self.model.network.load_state_dict(chosen.state_dict())
@@ -144,9 +150,27 @@ class Trainer:
 
     def _rate(self, index: int) -> float:
         warm = min(1.0, (index + 1) / max(1, self.settings.warmup))
-        if self.settings.schedule == "constant":
+        if self.settings.schedule == "constant" or (self.settings.schedule == "plateau" and self.fall is None):
             return warm
+        if self.fall is not None:
+            first, last = self.fall
+            return (last - index) / (last - first)
         return warm * 0.5 * (1 + math.cos(math.pi * index / self.settings.steps))
+
+    @property
+    def _end(self) -> int:
+        return self.settings.steps if self.fall is None else self.fall[1]
+
+    def _leave_plateau(self) -> None:
+        """Begin to lower a learning rate that has been constant, where it is time."""
+        if self.settings.schedule != "plateau" or self.fall is not None or self.step >= self.settings.steps:
+            return
+        if self._stalled():
+            for network in (self.model.network, self.averaged):
+                network.load_state_dict(self.best.state_dict())
+        elif self.step < 0.75 * self.settings.steps:
+            return
+        self.fall = self.step, min(self.settings.steps, self.step + max(1, self.step // 3))
 
     def _stalled(self) -> bool:
         waited = self.step - self.best_step
@@ -174,6 +198,7 @@ class Trainer:
             tensors.update({f"optimizer.{index}.{key}": value for key, value in state.items()})
         values = {
             "step": self.step, "best_step": self.best_step, "best_loss": self.best_loss, "seconds": self.seconds,
+            "fall": self.fall,
             "settings": asdict(self.settings), "seed": self.seed, "records": [asdict(r) for r in self.records],
         }  # fmt: skip
         return {name: value.detach().clone().contiguous() for name, value in tensors.items()}, values
@@ -195,6 +220,7 @@ class Trainer:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self.best_step, self.best_loss = values["step"], values["best_step"], values["best_loss"]
         self.seconds = values["seconds"]
+        self.fall = None if values["fall"] is None else tuple(values["fall"])
         self.records = [TrainRecord(**record) for record in values["records"]]
 
     def _networks(self) -> list[tuple[str, nn.Module]]:
