@@ -77,16 +77,15 @@ def fit(
     that is not there.
     """
     check_seed(seed)
-    follows = recipe == recipes.DEFAULT.name
-    recipe = _recipe(recipe, coordinates, steps)
+    chosen = recipes.get(recipe)
     if bounds is not None and clip is not None:
         raise InputError("bounds: got both bounds and clip, one of the two is accepted")
     support = None if bounds is None else Support.of(bounds, tuple(np.shape(x)[1:]) or (1,))
-    data = Pairs(x, y, omega, likelihood, clip, seed, recipe.held_out, cond, support)
-    if follows:
-        adapted = recipes.adapted(recipe, len(data.source), not data.fixed)
-        recipe = adapted if coordinates is None else replace(adapted, coordinates=coordinates)
-    trainer, posterior = _posterior(data, process, network, recipe, clip, support, seed, _device(device))
+    data = Pairs(x, y, omega, likelihood, clip, seed, chosen.held_out, cond, support)
+    if recipe == recipes.DEFAULT.name:
+        chosen = recipes.adapted(chosen, len(data.source), not data.fixed)
+    chosen = _recipe(chosen, coordinates, steps)
+    trainer, posterior = _posterior(data, process, network, chosen, clip, support, seed, _device(device))
     return _train(trainer, posterior, data, out, lambda path: ConditionalPosterior.load(path, device), progress)
 
 

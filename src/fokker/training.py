@@ -109,12 +109,13 @@ class Trainer:
             by_level = validation_levels(self.model, self.best, self._validation, self.seed)
             self.best_loss = sum(by_level.values()) / len(by_level)
         while self.step < self._end and not (self._stalled() and settings.schedule != "plateau"):
+            self._leave_plateau(False)
             total += float(self._one_step(self.step))
             self.step, since = self.step + 1, since + 1
             if self.step % settings.validate_every == 0 or self.step == self._end:
                 self.seconds = time.perf_counter() - started
                 record = self._validate(total / since)
-                self._leave_plateau()
+                self._leave_plateau(self._stalled())
                 yield record
                 total, since = 0.0, 0
         chosen = self.best if self.settings.keep_best else self.averaged
@@ -161,11 +162,11 @@ class Trainer:
     def _end(self) -> int:
         return self.settings.steps if self.fall is None else self.fall[1]
 
-    def _leave_plateau(self) -> None:
+    def _leave_plateau(self, stalled: bool) -> None:
         """Begin to lower a learning rate that has been constant, where it is time."""
         if self.settings.schedule != "plateau" or self.fall is not None or self.step >= self.settings.steps:
             return
-        if self._stalled():
+        if stalled:
             for network in (self.model.network, self.averaged):
                 network.load_state_dict(self.best.state_dict())
         elif self.step < 0.75 * self.settings.steps:

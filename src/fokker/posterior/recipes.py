@@ -96,17 +96,22 @@ def adapted(recipe: Recipe, pairs: int, drawn_anew: bool) -> Recipe:
 
     Up to 50,000 fixed pairs a network learns them by heart before it is done: batches are then small (128), so that
     their noise holds it back, and the conditions also scale the hidden layers of a network with a narrower trunk, which
-    needs fewer steps to get as far. Coordinates take over what a few numbers describe: means that bend, widths that
-    change. Pairs whose noise or layout is drawn anew are never seen twice. The length follows
-    in any case: training stops once 20 validations on pairs that are held out have brought nothing, and ends with the
-    best weights; those of the untrained network, the Gaussian conditional, are among them.
+    needs fewer steps to get as far. The rate stays high until pairs that are held out show no gain, and then falls from
+    the best weights on; those of the untrained network, the Gaussian conditional, are among them. Levels of noise are
+    lower than where more pairs allow for longer training, as sharp shapes are what is learned last. Coordinates take
+    over what a few numbers describe: means that bend, widths that change. Pairs whose noise or layout is drawn anew are
+    never seen twice.
     """
     if drawn_anew or pairs >= MANY:
         return recipe
-    sizes = {**recipe.network, "trunk_width": 128, "modulate": True}
-    coordinates = "curved" if recipe.coordinates == "posterior" else recipe.coordinates
-    training = replace(recipe.training, batch_size=128)
-    return replace(recipe, coordinates=coordinates, network=sizes, training=training)
+    return replace(
+        recipe,
+        coordinates="curved" if recipe.coordinates == "posterior" else recipe.coordinates,
+        network={**recipe.network, "trunk_width": 128, "modulate": True},
+        training=replace(recipe.training, batch_size=128, schedule="plateau", steps=16_000, patience=10),
+        level_mean=-1.4,
+        level_std=1.6,
+    )
 
 
 RECIPES = {recipe.name: recipe for recipe in (DEFAULT, PUBLISHED)}
