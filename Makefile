@@ -1,5 +1,5 @@
 # make demo: run the main job.  make test: run the tests.  make lint: style and types.
-# make bench: the measurements in benchmarks/ (half an hour).  make paper: the source paper's runs (hours).
+# make bench: the measurements in benchmarks/ (some hours).  make paper: the source paper's runs (hours).
 # Each makes the virtual environment .venv when it is missing or when the project's requirements have changed.
 
 PYTHON ?= python3
@@ -29,6 +29,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/noise_family_report.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_store.py
 	$(BIN)/python benchmarks/simulations_page.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/streaming.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sbi_tasks.py run
+	$(BIN)/python benchmarks/sbi_tasks.py collect
 
 paper: $(STAMP)
 	$(BIN)/python benchmarks/paper.py run
