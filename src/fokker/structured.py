@@ -14,6 +14,7 @@ from fokker.states import Cond, observed
 SIGNAL = 64  # numbers from which on a row of them is a signal
 SIDE = 8  # of an image, at least
 AXES = 64  # principal axes of y that a network sees beside its layout
+SCALED = 10_000  # rows from which the scales of a layout are taken
 KEPT = 256  # principal components of a y that is too large for a covariance
 
 
@@ -50,8 +51,9 @@ class Structured(Posterior):
         """
         size = int(torch.Size(y_shape).numel())
         y = y.double().flatten(1)
-        mean = y[:, :size].nanmean(0)
-        std = (y[:, :size] - mean).square().nanmean(0).sqrt()
+        first = y[:SCALED, :size]
+        mean = first.nanmean(0)
+        std = (first - mean).square().nanmean(0).sqrt()
         grid = torch.stack([mean, torch.where(std > 0, std, 1.0)]).nan_to_num(nan=0.0)
         basis = None
         if x[0].numel() + y.shape[1] > MAX_VECTOR:
