@@ -1,7 +1,7 @@
 """Rows of training data on disk: a window of blocks in memory, the next one read while this one is used.
 
-Every epoch visits all blocks in an order of its own and shuffles the rows of each window, so that batches are mixed
-from some hundred places of the store. The order follows from the seed, the layout of the store and the step alone.
+Every epoch visits all blocks in an order of its own and shuffles the rows of each window, so that a batch is mixed
+from all blocks of a window. The order follows from the seed, the layout of the store and the step alone.
 """
 
 from __future__ import annotations
