@@ -108,13 +108,31 @@ def test_files_of_both_kinds(suffix, model, tmp_path):
 
 
 WRONG = [
-    ("no such file", "nowhere.py", None, "a Python file with the functions prior and simulate"),
-    ("not Python", "model.txt", "x = 1", "a Python file"),
-    ("does not run", "model.py", "x = (", "SyntaxError"),
-    ("raises", "model.py", "raise ValueError('no licence')", "ValueError: no licence"),
+    ("no such file", "nowhere.py", None, "there is no such file, a Python file with the functions prior and simulate"),
+    ("not Python", "model.txt", "x = 1", "is no Python file, a Python file"),
+    ("does not run", "model.py", "x = (", "SyntaxError: '(' was never closed (model.py, line 1)"),
+    ("raises", "model.py", "\nraise ValueError('no licence')", "ValueError: no licence (model.py, line 2)"),
     ("no simulate", "model.py", "def prior(rng, n): return rng.normal(size=(n, 1))", "has no function simulate"),
     ("no functions", "model.py", "prior = 3", "has no function prior and no function simulate"),
-    ("raises later", "model.py", "def prior(rng, n): return 1 / 0\nsimulate = prior", "ZeroDivisionError"),
+    (
+        "raises later",
+        "model.py",
+        "def prior(rng, n):\n    return half(1)\n\ndef half(x):\n    return x / two\n\nsimulate = prior",
+        "ModelFile.prior raised NameError: name 'two' is not defined (model.py, line 5)\n",
+    ),
+    (
+        "raises within numpy",
+        "model.py",
+        "import numpy as np\ndef prior(rng, n): return rng.normal(size=(n, 1))\n"
+        "def simulate(x, rng):\n    return np.linalg.inv(x)",
+        "(model.py, line 4); rows of NaN are accepted where a simulation fails",
+    ),
+    (
+        "a prior with NaN",
+        "model.py",
+        "def prior(rng, n): return [[float('nan')], *rng.normal(size=(n - 1, 1))]\ndef simulate(x, rng): return x",
+        "(1000 simulations are drawn at a time): ModelFile.prior returned NaN or infinity in 1 of 1000 rows",
+    ),
     (
         "wrong rows",
         "model.py",

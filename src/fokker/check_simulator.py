@@ -42,9 +42,9 @@ def simulated(simulator: Simulates, x: NDArray, y_shape: tuple[int, ...], rng: n
 def drawn_from_prior(
     simulator: Simulates, prior: Prior, n: int, x_shape: tuple[int, ...], rng: np.random.Generator
 ) -> NDArray:
-    """x (n, *x_shape) of the simulator's prior; InputError where it raises or returns another shape."""
+    """x (n, *x_shape) of the simulator's prior; InputError where it raises, returns another shape, or NaN."""
     name = f"{type(simulator).__name__}.prior"
-    x = called(name, n, lambda: prior(rng, n))
+    x = called(name, n, lambda: prior(rng, n), finite=True)
     if x.shape != (n, *x_shape) and not (x.ndim == 1 and x_shape == (1,)):
         raise InputError(f"{name} returned an array of shape {x.shape}; expected {(n, *x_shape)}")
     return x.reshape(n, *x_shape)

@@ -4,9 +4,12 @@ import hashlib
 import json
 import math
 import reprlib
+import sysconfig
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +19,8 @@ from threadpoolctl import threadpool_limits
 from fokker.errors import InputError
 
 _STREAM = 0x73696D  # keeps these draws apart from other uses of Philox with the same key
+_INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_NOT_THE_USERS = [Path(__file__).parents[1], *map(Path, _INSTALLED)]
 
 
 class Simulator(Protocol):
@@ -23,7 +28,7 @@ class Simulator(Protocol):
 
     `settings` is a dict that JSON can hold and that identifies the simulator: a store made with others is
     refused. `prior(rng, n)` returns x of shape (n, *x_shape); `simulate(x, rng)` returns y of shape
-    (n, *y_shape), row by row. Rows with NaN or infinities are failed simulations. `x_names` and `y_names`, where it
+    (n, *y_shape), row by row. Rows of y with NaN or infinities are failed simulations; x is finite. `x_names` and `y_names`, where it
     has them, are sequences of texts: what the numbers in a row of x and of y are called, in their flat order.
 
     For several workers it must also be something that pickle can write, and it travels with every chunk:
@@ -44,13 +49,13 @@ def draw(simulator: Simulator, seed: int, c: int, chunk: int) -> tuple[np.ndarra
 
     Drawn by Philox with the key (seed, c), and with one thread of linear algebra, because sums over several
     threads end in other digits. Raises `InputError` naming the chunk when the simulator raises or returns
-    something other than real numbers of shape (chunk, ...).
+    something other than real numbers of shape (chunk, ...), finite ones for x.
     """
     bits = np.random.Philox(key=np.array([seed, c], dtype=np.uint64), counter=[0, 0, 0, _STREAM])
     rng = np.random.Generator(bits)
-    name = f"chunk {c}, rows {c * chunk} to {(c + 1) * chunk - 1}: {type(simulator).__name__}"
+    name = f"chunk {c} ({chunk} simulations are drawn at a time): {type(simulator).__name__}"
     with threadpool_limits(1):
-        x = called(f"{name}.prior", chunk, lambda: simulator.prior(rng, chunk))
+        x = called(f"{name}.prior", chunk, lambda: simulator.prior(rng, chunk), finite=True)
         # A copy, so that a simulator working in place does not change the inputs that are stored.
         y = called(f"{name}.simulate", chunk, lambda: simulator.simulate(x.copy(), rng))
     return x, y
@@ -138,19 +143,32 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def called(name: str, rows: int, function: Callable[[], np.ndarray]) -> np.ndarray:
-    """What the user's function returns for so many rows, checked and copied to float64; InputError by that name."""
+def place_of(error: BaseException) -> str:
+    """The innermost line of the user's own on the way to an error, " (FILE, line N)"; empty where there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if not frame.filename.startswith("<") and not any(file.is_relative_to(folder) for folder in _NOT_THE_USERS):
+            return f" ({file.name}, line {frame.lineno})"
+    return ""
+
+
+def called(name: str, rows: int, function: Callable[[], np.ndarray], finite: bool = False) -> np.ndarray:
+    """What the user's function returns for so many rows, checked and copied to float64; InputError by that name.
+
+    finite: whether NaN and infinities are refused: they are failed simulations, but no draws of a prior.
+    """
     try:
         array = np.asarray(function())
     except Exception as error:
-        raise InputError(
-            f"{name} raised {type(error).__name__}: {one_line(error)}; "
-            "rows of NaN are accepted where a simulation fails, and set aside"
-        ) from error
+        remedy = "" if finite else "; rows of NaN are accepted where a simulation fails, and set aside"
+        raise InputError(f"{name} raised {type(error).__name__}: {one_line(error)}{place_of(error)}{remedy}") from error
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} returned {array.dtype} values; expected real numbers of shape ({rows}, ...)")
     if array.ndim == 0 or array.shape[0] != rows or array.size == 0:
         raise InputError(f"{name} returned an array of shape {array.shape}; expected ({rows}, ...)")
     array = array.astype("<f8")
+    bad = ~np.isfinite(array.reshape(rows, -1)).all(1)
+    if finite and bad.any():
+        raise InputError(f"{name} returned NaN or infinity in {bad.sum()} of {rows} rows; expected finite numbers")
     array[np.isnan(array)] = np.nan  # one kind of NaN: the disk does not keep others, checksums would differ
     return array

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fokker.errors import InputError
+from fokker.simulation.chunks import one_line, place_of
 
 PLACES = re.compile(r"\{(x|y)\.(csv|npy)\}|\{seed\}")
 
@@ -38,13 +39,15 @@ class ModelFile:
     def read(cls, path: Path, needs: tuple[str, ...] = ("prior", "simulate")) -> ModelFile:
         """InputError where the file is missing, cannot be run, or lacks one of the functions it needs."""
         if path.suffix != ".py" or not path.is_file():
-            raise InputError(f"{path}: a Python file with the functions {' and '.join(needs)} is accepted")
+            functions = f"function{'s' if len(needs) > 1 else ''} {' and '.join(needs)}"
+            wrong = "is no Python file" if path.exists() else "there is no such file"
+            raise InputError(f"{path}: {wrong}, a Python file with the {functions} is accepted")
         try:
             model = cls(path.name, str(path.parent.resolve()), path.read_text(encoding="utf-8"))
             module = model.module
         except (Exception, SystemExit) as error:  # whatever the user's file does
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{path}: cannot be run ({what})") from error
+            what = f"{type(error).__name__}: {one_line(error)}{place_of(error)}"
+            raise InputError(f"{path}: cannot be run: {what}") from error
         missing = [name for name in needs if not callable(getattr(module, name, None))]
         if missing:
             raise InputError(f"{path}: has no function {' and no function '.join(missing)}")
