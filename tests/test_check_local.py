@@ -51,7 +51,7 @@ class Gaussian:
         self.gain = covariance @ a.T / simulator.noise**2
         self.factor, self.std = np.linalg.cholesky(covariance), np.sqrt(np.diag(covariance))
 
-    def sample(self, y, n, seed=0, *, first=0):
+    def sample(self, y, n, seed=0, *, first=0, keep_going=False):
         rows = Numbered.grid(len(y), n, first)
         z = Key(seed, rows, part="exact").normal(self.x_shape).double().numpy().reshape(len(y), n, -1)
         x = (y @ self.gain.T + self.std * self.shift(y))[:, None] + self.scale * z @ self.factor.T
@@ -73,7 +73,7 @@ class Scalar:
     def simulate(self, x, rng):
         return (self.mean(x) + self.std(x) * rng.standard_normal(x.shape))[:, None]
 
-    def sample(self, y, n, seed=0, *, first=0):
+    def sample(self, y, n, seed=0, *, first=0, keep_going=False):
         u = ndtr(Key(seed, Numbered.grid(len(y), n, first), part="exact").normal(()).double().numpy())
         log = -0.5 * ((y - self.mean(self.grid)) / self.std(self.grid)) ** 2 - np.log(self.std(self.grid))
         weight = np.exp(log - log.max(1, keepdims=True)).cumsum(1)
@@ -199,9 +199,9 @@ def test_what_the_measurement_misses_is_hidden_and_the_rest_is_judged():
     class Masked(Gaussian):
         y_shape = (3,)
 
-        def sample(self, y, n, seed=0, *, first=0):
+        def sample(self, y, n, seed=0, *, first=0, keep_going=False):
             shown.append(np.isnan(y))
-            return super().sample(y[:, :2], n, seed, first=first)
+            return super().sample(y[:, :2], n, seed, first=first, keep_going=keep_going)
 
     found = around(TWO, Masked(part), np.array([0.3, -0.1, np.nan]))
     assert not found.wrong and all((gaps == [False, False, True]).all() for gaps in shown)

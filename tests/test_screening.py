@@ -211,8 +211,9 @@ def test_held_out_rows_that_are_lost_or_changed(folder, tmp_path, capsys):
 
 def test_a_number_that_no_network_survives_is_named_before_the_error(folder, tmp_path, capsys):
     np.save(tmp_path / "y.npy", np.array([[0.0, -3.4028234663852886e38, 0.0]]))
-    warning, error = sampled(folder / "model", tmp_path / "y.npy", tmp_path, capsys, 1)
-    assert "middle is -3.402823e+38: a placeholder" in warning and "not finite" in error
+    warning, error = sampled(folder / "model", tmp_path / "y.npy", tmp_path, capsys, 2)
+    assert "middle is -3.402823e+38: a placeholder" in warning and "for none of 1 measurements are finite" in error
+    assert not (tmp_path / "p.zarr").exists()
 
 
 def test_conditions_are_compared_with_their_own(folder, tmp_path, capsys):

@@ -223,7 +223,7 @@ def test_a_chunk_whose_workers_always_die_is_told(tmp_path: Path, whole: dict[st
 
 
 def test_a_raising_simulator_is_one_line(running: Cluster, tmp_path: Path, whole: dict[str, bytes], capfd: Any) -> None:
-    said = r"chunk 19 \(10 simulations .*: Tube.simulate raised RuntimeError: no licence for the solver \(.*; rows of NaN"
+    said = r"chunk 19 \(10 simulations .*: Tube.simulate raised RuntimeError: no licence for the solver \(.*; rows"
     with pytest.raises(InputError, match=said) as caught:
         on(running.address, tmp_path / "a.zarr", Tube(wrong="raise"))
     assert "\n" not in str(caught.value)

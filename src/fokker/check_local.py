@@ -143,7 +143,8 @@ class Local:
             todo, group = np.flatnonzero(counts < KEPT), max(1, AT_ONCE // (4 * n * size))
             for start in range(0, len(todo), group):
                 rows, first = todo[start : start + group], (1 + k * len(ROUNDS) + r) * OWN + start
-                x = self.posterior.sample(y[rows], n, self.seed, first=first).samples.double().numpy()
+                found = self.posterior.sample(y[rows], n, self.seed, first=first, keep_going=True)
+                x = found.samples.double().numpy()
                 holds = self.regions.holds(region, x.reshape(-1, *shape)).reshape(len(rows), n)
                 place = counts[rows, None] + holds.cumsum(1) - 1
                 case, sample = np.nonzero(holds & (place < KEPT))

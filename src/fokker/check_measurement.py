@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
 from fokker.check_local import Local
-from fokker.check_rows import Rows, baseline_of, drawn_at
+from fokker.check_rows import Rows, baseline_of, drawn_at, gaps_are_known
 from fokker.check_simulator import Simulates, simulated
 from fokker.diagnostics import novelty
 from fokker.diagnostics.calibration import scores_of, shift_and_width
@@ -19,10 +19,12 @@ from fokker.diagnostics.sbc import pit
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.gaussian_conditional import GaussianConditional
 from fokker.rng import stream
-from fokker.screening import NEW, judge_of
+from fokker.screening import NEW, judge_of, placeholders
 
 AGAIN = 499  # samples for a measurement, each simulated again
+LARGE = 0.99  # p-value that is not told further: twice the smaller of two is cut at 1
 NEAR, PART = 100, 0.2  # rows around a measurement, and the part of all that these are at most
+BLANK = "nothing of it is observed, and the answer is the prior that the model has learned"
 LOCAL = 10  # measurements around which is simulated anew, at most
 
 
@@ -48,6 +50,7 @@ def measured_one_by_one(
     y: NDArray,
     cond: dict[str, NDArray],
     names: Sequence[str],
+    names_of_y: Sequence[str],
     kept: NDArray,
     simulator: Simulates | None,
     local: Local | None,
@@ -55,7 +58,10 @@ def measured_one_by_one(
 ) -> list[Measured]:
     """Each measurement judged by itself; around the first LOCAL of them by new simulations where `local` is given."""
     seen = Rows(y, y, cond).seen  # x plays no part
-    found = posterior.sample(y, AGAIN, seed, cond=cond or None).samples
+    with gaps_are_known():
+        found = posterior.sample(y, AGAIN, seed, cond=cond or None, keep_going=True).samples
+    lost = found.isnan().flatten(1).any(1).tolist()
+    odd_entries = placeholders(rows.seen, seen, names_of_y, posterior.masked)
     flat = found.flatten(2)[:, :, kept].double().numpy()
     baseline = baseline_of(posterior)
     plain = None if baseline is None else drawn_at(baseline, Rows(y, y, cond), seed, kept)
@@ -68,18 +74,27 @@ def measured_one_by_one(
         whole, judge_of_y = known[here.tobytes()]
         words, p_like, p_predictive, shift, strange, wrong, numbers = [], None, None, None, False, False, None
         if judge_of_y is None:
-            words.append("whether it looks like the training data cannot be told: too few rows have the same entries")
+            why = "too few rows have the same entries" if here.any() else BLANK
+            words.append(f"whether it looks like the training data cannot be told: {why}")
         else:
             p_like, strange, text = _outlying(judge_of_y, seen[k][here])
+            far = ", so far that no samples can be drawn" if lost[k] else ": hardly any is as unusual"
             words.append(
-                f"the measurement lies outside the training data: hardly any is as unusual ({text})"
+                f"the measurement lies outside the training data{far} ({text})"
                 if strange
                 else f"the measurement looks like the training data ({text})"
             )
-            if strange:
-                words.append("nothing is near it, so that nothing can be said of the posterior there")
-                out.append(Measured(p_like, None, None, True, tuple(words)))
-                continue
+        if odd_entries[k]:
+            words.append(odd_entries[k])
+        if lost[k] and not strange:
+            words.append("no samples can be drawn: they are not finite")
+        if strange:
+            words.append("nothing is near it, so that nothing can be said of the posterior there")
+        if strange or lost[k]:
+            if simulator is not None:
+                words.append("not possible: simulations from its posterior or near it, as its samples mean nothing")
+            out.append(Measured(p_like, None, None, True, tuple(words)))
+            continue
         if local is not None and k < LOCAL and here.any():
             around = local.around(k, y[k], found[k].double().numpy())
             words, wrong, numbers = [*words, *around.words], around.wrong, around.numbers
@@ -150,7 +165,8 @@ def _std(values: NDArray) -> NDArray:
 def _outlying(judge: Novelty, y: NDArray) -> tuple[float, bool, str]:
     """p-value of a measurement (D,), whether that is at most 1 % (or as small as so few others allow), and its text."""
     p, smallest = float(judge.p_value(y[None])[0]), judge.smallest
-    text = f"p = {p:.2g}, told from {max(NEW, smallest):.2g} down" + (
+    shown = f"p = {p:.2g}" if p < LARGE else f"p >= {LARGE}"
+    text = f"{shown}, told from {max(NEW, smallest):.2g} down" + (
         ", the least that so few rows allow" if smallest > NEW else ""
     )
     return p, p <= max(NEW, smallest), text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,11 +64,20 @@ def drawn_at(
     group, parts = max(1, AT_ONCE // (DRAWS * int(np.prod(posterior.x_shape)))), []
     for start in range(0, len(rows.x), group):
         part = rows.part(slice(start, start + group))
-        found = posterior.sample(part.y, DRAWS, seed, cond=part.cond or None, first=start).samples
+        with gaps_are_known():
+            found = posterior.sample(part.y, DRAWS, seed, cond=part.cond or None, first=start).samples
         parts.append(found.flatten(2)[:, :, kept].double().numpy())
         if progress is not None:
             progress(min(start + group, len(rows.x)), len(rows.x))
     return np.concatenate(parts)
+
+
+@contextmanager
+def gaps_are_known() -> Iterator[None]:
+    """No warning of measurements in which nothing is observed, as for rows that a training hides whole."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "nothing is observed")
+        yield
 
 
 def baseline_of(posterior: ConditionalPosterior) -> GaussianConditional | None:

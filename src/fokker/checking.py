@@ -56,6 +56,7 @@ def check(
     rows: Rows,
     *,
     names: Sequence[str] | None = None,
+    names_of_y: Sequence[str] | None = None,
     y: NDArray | None = None,
     cond: dict[str, NDArray] | None = None,
     simulator: Simulates | None = None,
@@ -65,8 +66,9 @@ def check(
 ) -> Checked:
     """Calibration on rows that played no part in the fit, and of each measurement y (K, *y_shape) with its conditions.
 
-    names: of the entries of x. simulator: simulates again from the posterior of each measurement (499 times) and, with
-    a prior(rng, n) of its own, near each of the first 10 (`near` times; 0 for none), see `check_local`.
+    names, names_of_y: of the entries of x and y. simulator: simulates again from the posterior of each measurement (499
+    times) and, with a prior(rng, n) of its own, near each of the first 10 (`near` times; 0 for none), see
+    `check_local`.
 
     Raises `InputError` for fewer than 50 rows, another `near` below 50, a simulator that raises or returns other
     shapes, and what `ConditionalPosterior.sample` refuses.
@@ -113,8 +115,9 @@ def check(
             local = Local(posterior, simulator, prior, names_kept, kept, near, seed, progress)
             if len(y) > LOCAL:
                 not_possible.append(f"local re-simulation of {len(y)} measurements: the first {LOCAL} are served")
+        names_of_y = names_of_y or [f"y[{i}]" for i in range(int(np.prod(posterior.y_shape)))]
         measured = measured_one_by_one(
-            posterior, rows.complete, y, cond or {}, names_kept, kept, simulator, local, seed
+            posterior, rows.complete, y, cond or {}, names_kept, names_of_y, kept, simulator, local, seed
         )
     words = [*(verdict.words or _clean(verdict, rows.origin)), *_beside(scores), *_learned(verdict)]
     return Checked(

@@ -72,7 +72,7 @@ def sample_file(
     """n samples for each measurement, written to a Zarr store in ArviZ's layout; returns their means and deviations.
 
     Many measurements are sampled and written a group at a time: memory does not grow with them, and the samples are
-    those of one call.
+    those of one call. Measurements without finite samples get NaN; InputError, and no store, where that is all of them.
     """
     check_target(out)
     names = {} if data is None else {"x": data.entries["x"], "y": data.entries["y"]}
@@ -87,12 +87,17 @@ def sample_file(
         for start in range(0, len(y), group):
             part = slice(start, start + group)
             local = {name: value[part] if len(value) == len(y) else value for name, value in cond.items()}
-            found = posterior.sample(y[part], n, seed, cond=local or None, first=start)
+            found = posterior.sample(y[part], n, seed, cond=local or None, first=start, keep_going=True)
             means.append(found.mean())
             stds.append(found.std())
             if progress is not None:
                 progress(min(start + group, len(y)), len(y))
             yield found
+        if all(bool(mean.isnan().flatten(1).any(1).all()) for mean in means):
+            raise InputError(
+                f"y: the samples for none of {len(y)} measurements are finite, measurements like those of the training "
+                "data are accepted"
+            )
 
     save_parts(parts(), out, names)
     return torch.cat(means), torch.cat(stds)

@@ -66,7 +66,6 @@ def strange(known: NDArray, y: NDArray, names: Sequence[str], gaps: bool) -> lis
     p, level, left = p_values(known, y)
     outside = p <= level
     codes = _far_codes(known[:, : len(names)], y[:, : len(names)])
-    gap = "NaN is what a gap is" + ("" if gaps else ", in a model that was fitted with gaps or with --missing")
     lines, many = [], f"of {len(y)} measurements"
     if left:
         lines.append(f"{left} {many}, with rare gaps, were not compared with the training data")
@@ -78,7 +77,7 @@ def strange(known: NDArray, y: NDArray, names: Sequence[str], gaps: bool) -> lis
                 least = ", the least that so few rows allow" if level[k] > NEW else ""
                 told += f" lies outside the training data (p = {p[k]:.2g}, told from {level[k]:.2g} down{least})"
             if codes[k].any():
-                told += f": {_codes(y[k], codes[k], names)}: a placeholder for missing? {gap}"
+                told += f": {_asked_of(y[k], codes[k], names, gaps)}"
             lines.append(told)
         return lines
     parts = []
@@ -86,13 +85,19 @@ def strange(known: NDArray, y: NDArray, names: Sequence[str], gaps: bool) -> lis
         chance = max(1, round(np.nansum(level)))
         parts.append(
             f"{outside.sum()} {many} lie outside the training data, where about {chance} of as many like it would: "
-            f"{_first(np.flatnonzero(outside))}"
+            f"{first(np.flatnonzero(outside))}"
         )
     if codes.any():
         rows = np.flatnonzero(codes.any(1))
         example = f"{_codes(y[rows[0]], codes[rows[0]], names)} in measurement {rows[0]}"
-        parts.append(f"{len(rows)} {many} hold placeholders for missing? {example}; {gap}")
+        parts.append(f"{len(rows)} {many} hold placeholders for missing? {example}; {_gap(gaps)}")
     return [*lines, "; ".join(parts)]
+
+
+def placeholders(known: NDArray, y: NDArray, names: Sequence[str], gaps: bool) -> list[str]:
+    """What `strange` tells of the placeholders in each measurement, empty where there are none."""
+    codes = _far_codes(known[:, : len(names)], y[:, : len(names)])
+    return [_asked_of(row, found, names, gaps) if found.any() else "" for row, found in zip(y, codes)]
 
 
 def repeated(named: Mapping[str, Named]) -> list[str]:
@@ -104,7 +109,7 @@ def repeated(named: Mapping[str, Named]) -> list[str]:
         remedy = "an empty cell or NaN is what a gap is" if role == "y" else "rows without a value are to be left out"
         values = next(part.parts())[1]
         for value, places in _repeated(values.reshape(len(values), -1), part.names).items():
-            where = f"{value:.7g} stands {_first(places, 'columns')}, outside of all other values there"
+            where = f"{value:.7g} stands {first(places, 'columns')}, outside of all other values there"
             lines.append(f"{role}: {where}: a placeholder for missing? {remedy}")
     return lines
 
@@ -133,10 +138,19 @@ def _far_codes(known: NDArray, y: NDArray) -> NDArray:
     return far
 
 
+def _asked_of(y: NDArray, codes: NDArray, names: Sequence[str], gaps: bool) -> str:
+    return f"{_codes(y, codes, names)}: a placeholder for missing? {_gap(gaps)}"
+
+
+def _gap(gaps: bool) -> str:
+    return "NaN is what a gap is" + ("" if gaps else ", in a model that was fitted with gaps or with --missing")
+
+
 def _codes(y: NDArray, codes: NDArray, names: Sequence[str]) -> str:
-    return _first([f"{names[j]} is {y[j]:.7g}" for j in np.flatnonzero(codes).tolist()], "entries")
+    return first([f"{names[j]} is {y[j]:.7g}" for j in np.flatnonzero(codes).tolist()], "entries")
 
 
-def _first(found: Sequence[Any] | NDArray, what: str = "") -> str:
+def first(found: Sequence[Any] | NDArray, what: str = "") -> str:
+    """The first of them, with the number of the others, in words."""
     more = f" and {len(found) - FIRST} more {what}".rstrip() if len(found) > FIRST else ""
     return ", ".join(map(str, found[:FIRST])) + more

@@ -58,6 +58,7 @@ def check(options: list[str]) -> None:
             posterior,
             rows,
             names=None if data is None else data.entries["x"],
+            names_of_y=None if data is None else data.entries["y"],
             y=y,
             cond=cond,
             simulator=simulator,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
+from torch import Tensor
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fokker.cli import options as given
@@ -14,6 +17,7 @@ from fokker.errors import InputError
 from fokker.training import TrainRecord
 
 if TYPE_CHECKING:
+    from fokker.check_rows import Rows
     from fokker.from_files import Data
     from fokker.posterior.conditional import ConditionalPosterior
 
@@ -128,53 +132,74 @@ def sample(options: list[str]) -> None:
         return
     from fokker.file_samples import measurements, sample_file
     from fokker.from_files import load_fit
+    from fokker.screening import first, strange
 
     posterior, data = load_fit(asked.model, asked.device)
     y, cond = measurements(asked.y, posterior, data)
-    try:
-        with given.bars(asked.quiet) as progress:
-            mean, std = sample_file(
-                posterior,
-                data,
-                y,
-                cond,
-                asked.n,
-                asked.out,
-                seed=asked.seed,
-                progress=lambda done, total: progress("sample", done, total),
-            )
-    except FloatingPointError:  # an absurd number in y is a likely reason
-        _tell_of_strange(asked, posterior, data, y, cond)
-        raise
-    _tell_of_strange(asked, posterior, data, y, cond)
+    known, seen = _compared(asked, posterior, data, y, cond)
+    if known is not None and data is not None:
+        for line in strange(known.seen, seen, data.entries["y"], posterior.masked):
+            more = f"fokker check {shlex.quote(str(asked.model))} --y {shlex.quote(str(asked.y))}"
+            given.warn(f"{line}; {more} says more")
+    with given.bars(asked.quiet) as progress, given.warnings_as_lines():
+        mean, std = sample_file(
+            posterior,
+            data,
+            y,
+            cond,
+            asked.n,
+            asked.out,
+            seed=asked.seed,
+            progress=lambda done, total: progress("sample", done, total),
+        )
+    lost = mean.flatten(1).isnan().any(1)
+    if bool(lost.any()):
+        shown = first(lost.nonzero().flatten().tolist())
+        given.warn(f"no samples can be drawn for measurement {shown}: NaN stands in their place in {asked.out}")
+    k = int((~lost).nonzero()[0])
     names = [f"x[{i}]" for i in range(mean[0].numel())] if data is None else data.entries["x"]
-    print(f"measurement 0 of {len(mean)}: mean and standard deviation")
-    for name, m, s in list(zip(names, mean[0].flatten().tolist(), std[0].flatten().tolist()))[:SHOWN]:
+    doubt = "" if known is None else _doubt(known, seen[k : k + 1], mean[k], std[k])
+    print(f"measurement {k} of {len(mean)}{doubt}: mean and standard deviation")
+    for name, m, s in list(zip(names, mean[k].flatten().tolist(), std[k].flatten().tolist()))[:SHOWN]:
         print(f"  {name}  {m:.6g}" + (f" +- {s:.3g}" if asked.n > 1 else ""))
     if len(names) > SHOWN:
         print(f"  and {len(names) - SHOWN} more")
     print(f"samples: {asked.out}")
 
 
-def _tell_of_strange(
+def _compared(
     asked: Sample, posterior: ConditionalPosterior, data: Data | None, y: Any, cond: dict[str, Any]
-) -> None:
-    """Warn of measurements unlike the rows that were held out of the fit; nothing where there are none."""
+) -> tuple[Rows | None, Any]:
+    """The rows that were held out of the fit, None where there are none, and the measurements as vectors (K, D)."""
     from fokker.check_rows import Rows, as_rows
     from fokker.from_files import held_out
-    from fokker.screening import strange
 
+    y, cond = as_rows(y, cond, posterior.y_shape)
+    seen = Rows(y, y, cond).seen
     if data is None or not (asked.model / "held_out.safetensors").exists():
-        return
+        return None, seen
     try:
-        known = {role: value.numpy() for role, value in held_out(asked.model, data).items()}
+        found = {role: value.numpy() for role, value in held_out(asked.model, data).items()}
     except InputError as error:
         given.warn(f"whether the measurements look like the training data is not told: {error}")
-        return
-    y, cond = as_rows(y, cond, posterior.y_shape)
-    rows = Rows(known.pop("x"), known.pop("y"), known)
-    if not len(rows.x):
-        return
-    for line in strange(rows.seen, Rows(y, y, cond).seen, data.entries["y"], posterior.masked):
-        more = f"fokker check {shlex.quote(str(asked.model))} --y {shlex.quote(str(asked.y))}"
-        given.warn(f"{line}; {more} says more")
+        return None, seen
+    known = Rows(found.pop("x"), found.pop("y"), found)
+    return (known if len(known.x) else None), seen
+
+
+def _doubt(known: Rows, seen: Any, mean: Tensor, std: Tensor) -> str:
+    """What is to be said of the numbers for a measurement (1, D) that is not like the others; empty for one that is.
+
+    They mean nothing where they are further from the x of the known rows than these from each other.
+    """
+    from fokker.screening import p_values
+
+    p, level, _ = p_values(known.seen, seen)
+    if not p[0] <= level[0]:
+        return ""
+    x = torch.from_numpy(known.x)
+    low, high = x.amin(0), x.amax(0)
+    spread = std.nan_to_num(nan=0.0, posinf=math.inf)
+    far = (mean - spread < 2 * low - high) | (mean + spread > 2 * high - low)
+    what = "these numbers mean nothing" if bool(far.any()) else "nothing vouches for these numbers"
+    return f", which lies outside the training data, so that {what}"

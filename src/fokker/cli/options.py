@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,14 @@ def value_of(name: str, options: list[str], default: str) -> str:
 def warn(text: str) -> None:
     """One line on standard error, about something that the user may not have meant."""
     print("fokker: warning: " + " ".join(text.split()), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """What the library warns of, told by `warn`."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where, **more: warn(str(message))
+        yield
 
 
 @contextlib.contextmanager

@@ -85,6 +85,7 @@ class ConditionalPosterior:
         steps: int | None = None,
         guidance: float | None = None,
         first: int = 0,
+        keep_going: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> PosteriorSamples:
         """n samples for y (*y_shape), or for each of (M, *y_shape); NaN in y, or omega False, means not observed.
@@ -98,7 +99,8 @@ class ConditionalPosterior:
 
         sampler, grid and steps default to the recipe's. A sample depends on the seed and on the index of its
         measurement, not on how many are drawn at once; first: the index of the first measurement, so that many can be
-        drawn in groups. Raises InputError for a wrong shape, n < 1 or a wrong grid.
+        drawn in groups. Raises InputError for a wrong shape, n < 1, a wrong grid, and measurements whose samples are
+        not finite, as can happen far outside the training data; keep_going: these get NaN, and the others theirs.
         """
         check_count(n)
         conditions, given, batched = self._conditions(y, omega, cond)
@@ -113,9 +115,17 @@ class ConditionalPosterior:
             seed=seed,
             cond=conditions,
             rows=Rows.grid(len(given), n, first),
+            finite=False,
             progress=progress,
         )
-        x = to_x(self.coordinates, result.samples.cpu(), conditions, n, self.clip, self.support)
+        xi = result.samples.cpu()
+        x = to_x(self.coordinates, xi, conditions, n, self.clip, self.support)
+        lost = ~(x.isfinite().flatten(1).all(1) & xi.isfinite().reshape(len(x), -1).all(1))
+        if bool(lost.any()) and not keep_going:
+            shown = _first_of(lost, first)
+            what = "one like those of the training data is accepted (keep_going=True puts NaN for its samples)"
+            raise InputError(f"y: the samples for measurement {shown} are not finite, {what}")
+        x[lost] = math.nan
         return PosteriorSamples(
             samples=x if batched else x[0],
             y=given if batched else given[0],
@@ -271,8 +281,14 @@ class ConditionalPosterior:
 def _tell_of_nothing_observed(cond: Cond, first: int) -> None:
     if "omega" not in cond:
         return
-    blank = (~observed(cond)[1].flatten(1).any(1)).nonzero().flatten().tolist()
-    if blank:
-        shown = ", ".join(str(first + k) for k in blank[:5]) + (", ..." if len(blank) > 5 else "")
+    blank = ~observed(cond)[1].flatten(1).any(1)
+    if bool(blank.any()):
+        shown = _first_of(blank, first)
         what = f"nothing is observed in measurement {shown}: the answer there is the prior that the model has learned"
         warnings.warn(what, stacklevel=3)
+
+
+def _first_of(which: Tensor, first: int) -> str:
+    """The numbers of the first of them, in words."""
+    found = which.nonzero().flatten().tolist()
+    return ", ".join(str(first + k) for k in found[:5]) + (", ..." if len(found) > 5 else "")

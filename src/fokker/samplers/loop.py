@@ -82,6 +82,7 @@ def sample(
     rows: Rows | None = None,
     start: State | None = None,
     trajectory: bool = False,
+    finite: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleResult:
     """Draw samples of x_0 by running the reverse process of `model` from noise to data.
@@ -91,10 +92,11 @@ def sample(
     `Karras()`, or your own falling times; a last time above 0 returns x_t there instead of x_0. cond: a tensor or a
     dict of named tensors, with one row per sample, per measurement (`rows` then says whose) or one for all.
     rows: which measurement and sample each row is (default: measurement 0, samples 0 ... B-1). start: your own
-    state at the first time, of this shape, in place of the first draw. progress: called with (rows done, rows in all).
+    state at the first time, of this shape, in place of the first draw. finite: False lets rows that are not finite go
+    on to the end, beside the others. progress: called with (rows done, rows in all).
 
     Raises InputError for a wrong shape, grid, number of steps, condition or start, FloatingPointError (naming step
-    and sample) as soon as a state is not finite.
+    and sample) as soon as a state is not finite, unless `finite` is False.
     """
     sampler = GaussianTransition() if sampler is None else sampler
     if not hasattr(sampler, "step"):
@@ -105,7 +107,7 @@ def sample(
     if rows is not None and len(rows) != count:
         raise InputError(f"rows: got {len(rows)}, the shape asks for {count} samples")
     times = times_of(model, sampler, steps, grid)
-    return drive(model, sampler, times, shape, start, seed, rows, cond, trajectory, progress)
+    return drive(model, sampler, times, shape, start, seed, rows, cond, trajectory, finite, progress)
 
 
 def drive(
@@ -118,6 +120,7 @@ def drive(
     rows: Rows | None = None,
     cond: Tensor | Cond | None = None,
     trajectory: bool = False,
+    finite: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleResult:
     """Run a sampler over `times`, chunk by chunk: `sample` for arguments that have been checked, times in any order."""
@@ -135,7 +138,7 @@ def drive(
             x = counted.start(_resized(shape, len(piece)), float(times[0]), key.at(step=0), local)
         else:
             x = over_parts(lambda v, where=where: v[where], start)
-        parts.append(_run(counted, sampler, times, x, key, local, trajectory))
+        parts.append(_run(counted, sampler, times, x, key, local, trajectory, finite))
         calls = max(calls, counted.calls)
         if progress is not None:
             progress(low + len(piece), count)
@@ -157,14 +160,15 @@ def drive(
 
 
 def _run(
-    model: Counted, sampler: Sampler, times: Tensor, x: State, key: Key, cond: Cond, keep: bool
+    model: Counted, sampler: Sampler, times: Tensor, x: State, key: Key, cond: Cond, keep: bool, finite: bool
 ) -> tuple[State, State | None, dict[str, Tensor]]:
     state = sampler.init(model, x)
     path, kept = [state.x], dict[str, Tensor]()
     for index, (t, s) in enumerate(zip(times[:-1].tolist(), times[1:].tolist()), 1):
         noise = step_noise(model.process, state.x, key.at(step=index), cond)
         state, info = sampler.step(model, state, t, s, noise, cond)
-        check_finite(state.x, index, key)
+        if finite:
+            check_finite(state.x, index, key)
         for name, value in info.items():
             kept[name] = kept[name] + value if name in kept else value
         if keep:

@@ -28,8 +28,9 @@ class Simulator(Protocol):
 
     `settings` is a dict that JSON can hold and that identifies the simulator: a store made with others is
     refused. `prior(rng, n)` returns x of shape (n, *x_shape); `simulate(x, rng)` returns y of shape
-    (n, *y_shape), row by row. Rows of y with NaN or infinities are failed simulations; x is finite. `x_names` and `y_names`, where it
-    has them, are sequences of texts: what the numbers in a row of x and of y are called, in their flat order.
+    (n, *y_shape), row by row. Rows of y with NaN or infinities are failed simulations; x is finite.
+    `x_names` and `y_names`, where it has them, are sequences of texts: what the numbers in a row of x and of y are
+    called, in their flat order.
 
     For several workers it must also be something that pickle can write, and it travels with every chunk:
     what is large or expensive (factorised matrices, tables) belongs into a `functools.cached_property`,
