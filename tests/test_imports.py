@@ -42,6 +42,7 @@ ORDER = [
         "check_simulator",
         "check_region",
         "check_local",
+        "check_advice",
         "check_measurement",
         "checking",
         "from_files",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fokker.check_advice import CLEAR, UNKNOWN, Fitted, advice, other_simulator
 from fokker.check_local import Local
 from fokker.check_measurement import LOCAL, Measured, measured_one_by_one
 from fokker.check_rows import MOST_ROWS, Rows, baseline_of, drawn_at
@@ -19,7 +20,6 @@ from fokker.errors import InputError
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.rng import stream
 
-CLEAR = 3.0  # standard errors beyond which a difference is told
 MOST = 100  # entries of x that are judged one by one
 NEAR = 200  # simulations near a measurement
 
@@ -61,6 +61,7 @@ def check(
     cond: dict[str, NDArray] | None = None,
     simulator: Simulates | None = None,
     near: int = NEAR,
+    fitted: Fitted = UNKNOWN,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Checked:
@@ -68,7 +69,7 @@ def check(
 
     names, names_of_y: of the entries of x and y. simulator: simulates again from the posterior of each measurement (499
     times) and, with a prior(rng, n) of its own, near each of the first 10 (`near` times; 0 for none), see
-    `check_local`.
+    `check_local`. fitted: what is known of the fit, for the advice.
 
     Raises `InputError` for fewer than 50 rows, another `near` below 50, a simulator that raises or returns other
     shapes, and what `ConditionalPosterior.sample` refuses.
@@ -77,7 +78,7 @@ def check(
         raise InputError(f"near: got {near}, 0 or at least {FEWEST} simulations are accepted")
     if len(rows.x) < FEWEST:
         raise InputError(f"rows: got {len(rows.x)}, at least {FEWEST} cases are accepted")
-    rows = rows.part(slice(None, MOST_ROWS))
+    rows, given = rows.part(slice(None, MOST_ROWS)), simulator
     if simulator is not None and not posterior.extra:  # a mistake in it is told at once
         simulated(simulator, rows.x[:2], posterior.y_shape, stream(seed, "check/simulator"))
         if near and (prior := prior_of(simulator)) is not None:
@@ -120,9 +121,10 @@ def check(
             posterior, rows.complete, y, cond or {}, names_kept, names_of_y, kept, simulator, local, seed
         )
     words = [*(verdict.words or _clean(verdict, rows.origin)), *_beside(scores), *_learned(verdict)]
-    return Checked(
-        verdict, scores, tuple(words), _next(verdict, scores, measured), tuple(measured), tuple(not_possible)
-    )
+    if different := other_simulator(given, fitted):
+        words.append(f"{different}: where it and the posterior disagree, either may be wrong")
+    steps = advice(verdict, scores, measured, fitted, given)
+    return Checked(verdict, scores, tuple(words), steps, tuple(measured), tuple(not_possible))
 
 
 def _not_simulated(posterior: ConditionalPosterior, simulator: Simulates | None, near: int) -> list[str]:
@@ -171,25 +173,3 @@ def _learned(verdict: Verdict) -> list[str]:
         return []
     shown = ", ".join(blind[:5]) + (", ..." if len(blind) > 5 else "")
     return [f"the posterior's standard deviation of {shown} is that of the prior: the measurement does not reduce it"]
-
-
-def _next(verdict: Verdict, scores: dict[str, tuple[float, float, float]], measured: list[Measured]) -> tuple[str, ...]:
-    steps = []
-    if not verdict.calibrated:
-        steps.append(
-            "train longer (--steps) if the training was cut, fit to more pairs (`fokker simulate -n`), and make sure "
-            "that the rows of this check come from the same simulator"
-        )
-    if scores and all(z <= CLEAR for _, _, z in scores.values()):
-        steps.append("use posterior.no_network(), which needs no network, or fit to more pairs")
-    if any(m.wrong_around for m in measured):
-        steps.append(
-            "where the posterior is wrong around a measurement, train longer (--steps) or fit to more pairs, best from "
-            "a prior that is cut to where its answer lies"
-        )
-    if any(m.strange for m in measured):
-        steps.append(
-            "look for an error of units or recording in the strange measurement; if there is none, the prior is too "
-            "narrow or the simulator leaves something out"
-        )
-    return tuple(steps)

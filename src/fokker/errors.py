@@ -7,3 +7,7 @@ class InputError(ValueError):
     The command line prints the message alone and leaves with status 2. Everything else that is raised is
     either the environment's failure (`OSError`, status 1) or a defect of the library (a traceback).
     """
+
+
+class NotFinite(InputError, FloatingPointError):
+    """Measurements for which there are no finite samples, as can happen far outside the training data."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fokker.errors import InputError
+from fokker.errors import InputError, NotFinite
 from fokker.from_files import Data
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import check_target, save_parts
@@ -72,7 +72,7 @@ def sample_file(
     """n samples for each measurement, written to a Zarr store in ArviZ's layout; returns their means and deviations.
 
     Many measurements are sampled and written a group at a time: memory does not grow with them, and the samples are
-    those of one call. Measurements without finite samples get NaN; InputError, and no store, where that is all of them.
+    those of one call. Measurements without finite samples get NaN; NotFinite, and no store, where that is all of them.
     """
     check_target(out)
     names = {} if data is None else {"x": data.entries["x"], "y": data.entries["y"]}
@@ -94,7 +94,7 @@ def sample_file(
                 progress(min(start + group, len(y)), len(y))
             yield found
         if all(bool(mean.isnan().flatten(1).any(1).all()) for mean in means):
-            raise InputError(
+            raise NotFinite(
                 f"y: the samples for none of {len(y)} measurements are finite, measurements like those of the training "
                 "data are accepted"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fokker.api import fit, load
+from fokker.check_advice import Fitted
 from fokker.check_rows import MOST_ROWS, Rows
 from fokker.diagnostics.calibration import FEWEST as FEWEST_CASES
 from fokker.errors import InputError
@@ -26,14 +27,15 @@ from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.recipes import Recipe
 from fokker.rng import stream
 from fokker.screening import repeated
-from fokker.simulation.formats import arrays_in
+from fokker.simulation.formats import arrays_in, simulator_in
 from fokker.simulation.stored import Stored
 from fokker.simulation.tables import Named, by_entries, matching, read_named
 from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
-from fokker.training import TrainRecord
+from fokker.training import TrainRecord, TrainSettings
 
 MOST_HELD_OUT = 1000
 FEWEST = 20  # rows
+LATE = 3  # validations without a better one after which a training has no longer gained
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Data:
     """SHA-256 of held_out.safetensors."""
     missing: float = 0.0
     """Chance of every entry of y to be hidden in training."""
+    simulator: dict[str, Any] = field(default_factory=dict)
+    """Settings of the simulator that made the pairs, where they came from a store of simulations."""
 
     def save(self, folder: Path) -> None:
         """As data.json."""
@@ -132,6 +136,7 @@ def fit_files(
             rows=count,
             held_out=file_hash(out / "held_out.safetensors"),
             missing=missing,
+            simulator=simulator_in(paths),
         ).save(out)
     return posterior
 
@@ -152,6 +157,22 @@ def load_fit(folder: Path, device: str = "cpu") -> tuple[ConditionalPosterior, D
     if not isinstance(posterior, ConditionalPosterior):
         raise InputError(f"{folder}: holds a prior, the model of a posterior is accepted")
     return posterior, Data.load(folder) if (folder / "data.json").exists() else None
+
+
+def fitted(folder: Path, data: Data | None) -> Fitted:
+    """How the fit in a folder went, as far as that is recorded."""
+    simulator = {} if data is None else data.simulator
+    try:
+        found = read_sealed(folder / "training.json")
+        records = [TrainRecord(**record) for record in found["records"]]
+        training = TrainSettings(**found["settings"]["recipe"]["training"])
+    except (InputError, KeyError, TypeError):
+        return Fitted(simulator=simulator)
+    last = records[-1]
+    short = last.step < training.patience * training.validate_every
+    begun = last.best_step > 0 or not short  # few steps that brought nothing say nothing of more
+    still = last.step - last.best_step < LATE * training.validate_every or not begun
+    return Fitted(last.step == last.steps and still, short, simulator)
 
 
 def held_out(folder: Path, data: Data) -> dict[str, Tensor]:

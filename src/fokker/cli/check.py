@@ -63,6 +63,7 @@ def check(options: list[str]) -> None:
             cond=cond,
             simulator=simulator,
             near=asked.near,
+            fitted=from_files.fitted(asked.model, data),
             seed=asked.seed,
             progress=progress,
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fokker.cli import options as given
-from fokker.errors import InputError
+from fokker.errors import InputError, NotFinite
 from fokker.training import TrainRecord
 
 if TYPE_CHECKING:
@@ -116,13 +116,23 @@ def fit(options: list[str]) -> None:
     print(f"{data.rows} rows; numbers in a row: {sizes}")
     recipe, shape = posterior.recipe, posterior.model.network.settings()  # type: ignore[operator]
     sizes = ", ".join(f"{name} {value}" for name, value in shape.items() if "width" in name or "depth" in name)
-    print(f"network: {sizes}; batches of {recipe.training.batch_size}")
+    print(f"network: {sizes}{_summary(shape)}; batches of {recipe.training.batch_size}")
     if records:
-        best = min(records, key=lambda record: record.validation_loss)
+        best, last = min(records, key=lambda record: record.validation_loss), records[-1]
         beside = "; 1 is what a Gaussian without a network has" if isinstance(posterior.coordinates, Posterior) else ""
-        kept = f"weights of step {best.step} of {records[-1].step} kept"
+        step = last.best_step if recipe.training.keep_best else last.step
+        kept = f"weights of step {step} of {last.step} kept"
+        kept = kept if step else f"none of {last.step} steps was better than the untrained network, which is kept"
         print(f"validation loss {best.validation_loss:.4g}{beside}; {kept}")
     print(f"model: {asked.out}{' (gaps in y are accepted)' if posterior.masked else ''}")
+
+
+def _summary(shape: dict[str, Any]) -> str:
+    """What stands before a network for a y with a layout, in words; empty for other networks."""
+    if shape["kind"] != "layout_mlp":
+        return ""
+    sides = " x ".join(map(str, shape["y_shape"]))
+    return f", y ({sides}) summarised by convolutions in {shape['summary']} numbers"
 
 
 def sample(options: list[str]) -> None:
@@ -132,26 +142,26 @@ def sample(options: list[str]) -> None:
         return
     from fokker.file_samples import measurements, sample_file
     from fokker.from_files import load_fit
-    from fokker.screening import first, strange
+    from fokker.screening import first
 
     posterior, data = load_fit(asked.model, asked.device)
     y, cond = measurements(asked.y, posterior, data)
-    known, seen = _compared(asked, posterior, data, y, cond)
-    if known is not None and data is not None:
-        for line in strange(known.seen, seen, data.entries["y"], posterior.masked):
-            more = f"fokker check {shlex.quote(str(asked.model))} --y {shlex.quote(str(asked.y))}"
-            given.warn(f"{line}; {more} says more")
-    with given.bars(asked.quiet) as progress, given.warnings_as_lines():
-        mean, std = sample_file(
-            posterior,
-            data,
-            y,
-            cond,
-            asked.n,
-            asked.out,
-            seed=asked.seed,
-            progress=lambda done, total: progress("sample", done, total),
-        )
+    try:
+        with given.bars(asked.quiet) as progress, given.warnings_as_lines():
+            mean, std = sample_file(
+                posterior,
+                data,
+                y,
+                cond,
+                asked.n,
+                asked.out,
+                seed=asked.seed,
+                progress=lambda done, total: progress("sample", done, total),
+            )
+    except NotFinite:
+        _tell_of_strange(asked, posterior, data, y, cond)
+        raise
+    known, seen = _tell_of_strange(asked, posterior, data, y, cond)
     lost = mean.flatten(1).isnan().any(1)
     if bool(lost.any()):
         shown = first(lost.nonzero().flatten().tolist())
@@ -167,12 +177,15 @@ def sample(options: list[str]) -> None:
     print(f"samples: {asked.out}")
 
 
-def _compared(
+def _tell_of_strange(
     asked: Sample, posterior: ConditionalPosterior, data: Data | None, y: Any, cond: dict[str, Any]
 ) -> tuple[Rows | None, Any]:
-    """The rows that were held out of the fit, None where there are none, and the measurements as vectors (K, D)."""
+    """Warn of measurements unlike the rows that were held out of the fit; these, None where there are none, and the
+    measurements as vectors (K, D).
+    """
     from fokker.check_rows import Rows, as_rows
     from fokker.from_files import held_out
+    from fokker.screening import strange
 
     y, cond = as_rows(y, cond, posterior.y_shape)
     seen = Rows(y, y, cond).seen
@@ -184,7 +197,12 @@ def _compared(
         given.warn(f"whether the measurements look like the training data is not told: {error}")
         return None, seen
     known = Rows(found.pop("x"), found.pop("y"), found)
-    return (known if len(known.x) else None), seen
+    if not len(known.x):
+        return None, seen
+    for line in strange(known.seen, seen, data.entries["y"], posterior.masked):
+        more = f"fokker check {shlex.quote(str(asked.model))} --y {shlex.quote(str(asked.y))}"
+        given.warn(f"{line}; {more} says more")
+    return known, seen
 
 
 def _doubt(known: Rows, seen: Any, mean: Tensor, std: Tensor) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from fokker import coordinates as coordinate_kinds
 from fokker.composition import SumScore, classifier_free
 from fokker.coordinates import Coordinates
-from fokker.errors import InputError
+from fokker.errors import InputError, NotFinite
 from fokker.flow_density import log_prob, numbers
 from fokker.networks.denoiser import NetworkScore
 from fokker.posterior.files import FORMAT, loaded_model, save_model
@@ -99,8 +99,9 @@ class ConditionalPosterior:
 
         sampler, grid and steps default to the recipe's. A sample depends on the seed and on the index of its
         measurement, not on how many are drawn at once; first: the index of the first measurement, so that many can be
-        drawn in groups. Raises InputError for a wrong shape, n < 1, a wrong grid, and measurements whose samples are
-        not finite, as can happen far outside the training data; keep_going: these get NaN, and the others theirs.
+        drawn in groups. Raises InputError for a wrong shape, n < 1, a wrong grid, and (NotFinite) measurements whose
+        samples are not finite, as can happen far outside the training data; keep_going: these get NaN, the others
+        theirs.
         """
         check_count(n)
         conditions, given, batched = self._conditions(y, omega, cond)
@@ -124,7 +125,7 @@ class ConditionalPosterior:
         if bool(lost.any()) and not keep_going:
             shown = _first_of(lost, first)
             what = "one like those of the training data is accepted (keep_going=True puts NaN for its samples)"
-            raise InputError(f"y: the samples for measurement {shown} are not finite, {what}")
+            raise NotFinite(f"y: the samples for measurement {shown} are not finite, {what}")
         x[lost] = math.nan
         return PosteriorSamples(
             samples=x if batched else x[0],

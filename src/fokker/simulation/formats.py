@@ -53,6 +53,13 @@ def failed_in(paths: Sequence[Path]) -> int:
     return rows - int(np.count_nonzero(np.asarray(group["finite"][:rows])))
 
 
+def simulator_in(paths: Sequence[Path]) -> dict[str, Any]:
+    """The settings of the simulator that made a store of simulations; none for any other file."""
+    group = _store(paths)
+    settings = {} if group is None else group.attrs.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
 def names_in(paths: Sequence[Path]) -> dict[str, list[str]]:
     """What the numbers in a row of an array are called, by array, where a store of simulations says so.
 
