@@ -142,8 +142,12 @@ FIT = [
     (["{pairs}", "--x", "a", "--y", "s", "--bounds", "b=0:1"], "there is no 'b' in x"),
     (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a"], "NAME=LOW:HIGH"),
     (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=zero:1"], "NAME=LOW:HIGH"),
-    (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=1:0"], "lower < upper"),
-    (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=0.5:"], "x: got"),
+    (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=1:0"], "bounds: got 1 to 0 for a, lower < upper is accepted"),
+    (["{pairs}", "--x", "a,b", "--y", "s", "--positive", "b", "--bounds", "b=:-1"], "bounds: got 0 to -1 for b, lower"),
+    (
+        ["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=0.5:"],
+        "for a in row 1, numbers between its bounds 0.5 and inf, without",
+    ),
     (["{pairs}", "--x", "a", "--y", "s", "--recipe", "best"], "recipe: got 'best'"),
     (["{pairs}", "--x", "a", "--y", "s", "--steps", "0"], "steps: got 0"),
     (["{pairs}", "--x", "a", "--y", "s", "--seed", "-1"], "seed: got -1"),
@@ -277,3 +281,35 @@ def test_one_measurement_beside_its_conditions(folder, tmp_path, capsys):
     assert cli.command([*words, str(tmp_path / "one.npz")]) == 0
     assert cli.command([*words, str(tmp_path / "odd.npz")]) == 2
     one_line(capsys, "rows differ: y has 5, c has 2")
+
+
+def test_axes_of_length_one_in_measurements_and_rows(tmp_path, capsys):
+    """A signal that was fitted as (1, 12), given as (12,), (12, 1), (3, 12) and by name, with a condition too."""
+    rng = np.random.default_rng(0)
+    x, y, c = rng.standard_normal((200, 2)), rng.standard_normal((200, 1, 12)), rng.standard_normal((200, 1))
+    np.savez(tmp_path / "p.npz", x=x, y=y, c=c)
+    np.savez(tmp_path / "q.npz", x=x[:60, None], y=y[:60, 0], c=c[:60])
+    steps = ["--steps", "1", "--quiet", "--out"]
+    assert cli.command(["fit", str(tmp_path / "p.npz"), *steps, str(tmp_path / "m")]) == 0
+    assert cli.command(["fit", str(tmp_path / "p.npz"), "--condition", "c", *steps, str(tmp_path / "mc")]) == 0
+    right = fokker.load(tmp_path / "m").sample(y[:3], 4).samples.numpy()
+    lead = {(1, 12): (), (12,): (), (12, 1): (), (1, 1, 12): (1,), (3, 12): (3,), (3, 1, 12): (3,), (3, 12, 1): (3,)}
+    for shape, count in lead.items():
+        np.save(tmp_path / "y.npy", y[:3].ravel()[: np.prod(shape)].reshape(shape))
+        out = tmp_path / "p.zarr"
+        assert (
+            cli.command(["sample", str(tmp_path / "m"), str(tmp_path / "y.npy"), "-n", "4", *steps[2:], str(out)]) == 0
+        )
+        found = opened(out)["posterior/x"].values[0]
+        found = found.swapaxes(0, 1) if count else found[None]
+        assert np.allclose(found, right[: len(found)], atol=1e-5) and found.shape[:1] == (count or (1,))
+    for name, arrays in (("one", {"y": y[0, 0], "c": c[0]}), ("two", {"y": y[:2, 0], "c": c[:2]})):
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        words = ["sample", str(tmp_path / "mc"), str(tmp_path / f"{name}.npz"), "-n", "4", *steps[2:], str(out)]
+        assert cli.command(words) == 0
+    assert cli.command(["check", str(tmp_path / "m"), "--data", str(tmp_path / "q.npz"), "--quiet"]) == 0
+    capsys.readouterr()
+    for shape in ((11,), (3, 11), (2, 6)):
+        np.save(tmp_path / "y.npy", np.zeros(shape))
+        assert cli.command(["sample", str(tmp_path / "m"), str(tmp_path / "y.npy"), "--quiet"]) == 2
+        one_line(capsys, f"of shape {shape}, (1, 12) or (M, 1, 12) is accepted")

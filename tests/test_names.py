@@ -14,6 +14,7 @@ import fokker
 from fokker import cli
 from fokker.errors import InputError
 from fokker.from_files import Data
+from fokker.simulation import tables
 from fokker.simulation.formats import names_in
 from fokker.simulation.store import simulate
 from fokker.simulation.tables import read_named
@@ -109,6 +110,53 @@ def test_names_go_from_the_file_to_the_samples_and_their_check(store, tmp_path, 
     assert run("check", tmp_path / "m", "--data", tmp_path / "pairs.csv", "--out", tmp_path) == 0
     said = capsys.readouterr().out
     assert ("depth" in said or "width" in said) and "x[" not in said, said
+
+
+@pytest.mark.parametrize("in_memory", [tables.IN_MEMORY, 0])
+def test_names_of_entries_are_names_of_columns(store, tmp_path, monkeypatch, in_memory):
+    """Of a store, in memory or left on disk and read in parts; by name, by pattern, from both arrays."""
+    monkeypatch.setattr(tables, "IN_MEMORY", in_memory)
+    monkeypatch.setattr("fokker.simulation.stored.AT_ONCE", 800)
+    whole = {name: read_named([store], {"x": name})["x"].whole() for name in "xy"}
+    for x, y, places in (
+        ("width", "right,left", ([1], [2, 0])),
+        ("width,depth", "*t", ([1, 0], [0, 2])),
+        ("x", "middle", ([0, 1], [1])),
+    ):
+        found = read_named([store], {"x": x, "y": y})
+        for part, which in zip("xy", places):
+            assert np.array_equal(found[part].whole(), whole[part][:, which])
+            assert isinstance(found[part].values, np.ndarray) == (in_memory > 0)
+            parts = [rows for _, rows in found[part].parts()]
+            assert np.array_equal(np.concatenate(parts), whole[part][:, which])
+        assert found["x"].names == tuple(["depth", "width"][i] for i in places[0])
+    mixed = read_named([store], {"x": "width,left", "y": "middle"})["x"]
+    assert mixed.names == ("width", "left") and np.array_equal(mixed.whole()[:, 1], whole["y"][:, 0])
+    with pytest.raises(InputError, match=r"there is no 'height' in .*, of x, y, depth, width, left, middle, right any"):
+        read_named([store], {"x": "height"})
+    for twice in ("width,width", "x,width"):
+        with pytest.raises(InputError, match="names that differ are accepted"):
+            read_named([store], {"x": twice})
+    with pytest.raises(InputError, match="y: 'width' is a part of x too"):
+        read_named([store], {"x": "x", "y": "width"})
+
+
+def test_a_fit_to_some_of_the_entries(store, tmp_path, capsys):
+    """One parameter and a further condition by their names; measured, and checked on the same store."""
+    words = ["fit", store, "--x", "width", "--y", "left,right", "--condition", "depth", "--bounds", "width=0:1"]
+    assert run(*words, "--steps", "1", "--out", tmp_path / "m") == 0
+    assert Data.load(tmp_path / "m").entries == {"x": ["width"], "y": ["left", "right"], "depth": ["depth"]}
+    (tmp_path / "y.csv").write_text("right,left,depth\n0.5,0.1,0.3\n")
+    assert run("sample", tmp_path / "m", tmp_path / "y.csv", "-n", 9, "--out", tmp_path / "p.zarr") == 0
+    assert "\n  width  " in capsys.readouterr().out
+    assert run("sample", tmp_path / "m", store, "-n", 2, "--out", tmp_path / "p.zarr") == 0
+    assert run("check", tmp_path / "m", "--data", store, "--y", tmp_path / "y.csv") == 0
+    assert run("fit", store, "--x", "width", "--steps", "1", "--out", tmp_path / "w") == 0
+    np.save(tmp_path / "y.npy", [0.1, 0.3, 0.5])
+    capsys.readouterr()
+    words = ["check", tmp_path / "w", "--y", tmp_path / "y.npy", "--simulator", store.parent / "model.py"]
+    assert run(*words) == 2
+    one_line(capsys, "prior returned an array of shape (2, 2); expected (2, 1)")
 
 
 def test_the_store_is_the_same_but_for_the_names(store, tmp_path):

@@ -57,6 +57,19 @@ def as_rows(y: NDArray, cond: dict[str, Any], y_shape: tuple[int, ...]) -> tuple
     return y[None], {name: value[None] if value.ndim == 1 else value for name, value in cond.items()}
 
 
+def in_shape(values: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """As (*shape) or (M, *shape) where only axes of length 1 are too few or too many; anything else as it is."""
+
+    def long(sizes: tuple[int, ...]) -> list[int]:
+        return [size for size in sizes if size != 1]
+
+    if shape in (values.shape, values.shape[1:]):
+        return values
+    if long(values.shape) == long(shape):
+        return values.reshape(shape)
+    return values.reshape(len(values), *shape) if long(values.shape[1:]) == long(shape) else values
+
+
 def drawn_at(
     posterior: Any, rows: Rows, seed: int, kept: NDArray, progress: Callable[[int, int], None] | None = None
 ) -> NDArray:

@@ -80,9 +80,9 @@ def check(
         raise InputError(f"rows: got {len(rows.x)}, at least {FEWEST} cases are accepted")
     rows, given = rows.part(slice(None, MOST_ROWS)), simulator
     if simulator is not None and not posterior.extra:  # a mistake in it is told at once
-        simulated(simulator, rows.x[:2], posterior.y_shape, stream(seed, "check/simulator"))
         if near and (prior := prior_of(simulator)) is not None:
             drawn_from_prior(simulator, prior, 2, posterior.x_shape, stream(seed, "check/prior"))
+        simulated(simulator, rows.x[:2], posterior.y_shape, stream(seed, "check/simulator"))
     size = int(np.prod(posterior.x_shape))
     names = [f"x[{i}]" for i in range(size)] if names is None else list(names)
     kept = np.unique(np.linspace(0, size - 1, min(size, MOST)).round().astype(int))

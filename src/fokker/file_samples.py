@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fokker.check_rows import in_shape
 from fokker.errors import InputError, NotFinite
 from fokker.from_files import Data
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import check_target, save_parts
-from fokker.simulation.formats import arrays_in
+from fokker.simulation.formats import arrays_in, names_in
 from fokker.simulation.tables import by_entries, select
 
 AT_ONCE = 2**24  # numbers that are sampled before they are written
@@ -36,15 +37,17 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
         values = values.astype(np.float64)
         if posterior.y_shape == (1,) and values.ndim == 1:
             values = values[:, None]
-        return _some(path, values), {}
+        return _some(path, in_shape(values, posterior.y_shape)), {}
+    called = names_in([path])
     try:
         asked = by_entries(arrays, asked, {} if data is None else data.entries)
-        found = {role: select(str(path), arrays, role, text).whole() for role, text in asked.items()}
+        found = {role: select(str(path), arrays, role, text, called).whole() for role, text in asked.items()}
     except InputError as error:
         raise InputError(f"{error}; measurements have the names of the fit, or are the file's only array") from error
     for role, shape in {"y": posterior.y_shape, **posterior.extra}.items():
-        if found[role].shape == (*shape, 1) and shape != (1,):  # one measurement, without an axis of its own
-            found[role] = found[role][None, ..., 0]
+        found[role] = in_shape(found[role], shape)
+        if found[role].shape == shape:  # one measurement, without an axis of its own
+            found[role] = found[role][None]
     rows = {role: len(values) for role, values in found.items()}
     if len(set(rows.values())) > 1:
         told = ", ".join(f"{role} has {count}" for role, count in rows.items())

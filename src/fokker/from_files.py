@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fokker.api import fit, load
 from fokker.check_advice import Fitted
-from fokker.check_rows import MOST_ROWS, Rows
+from fokker.check_rows import MOST_ROWS, Rows, in_shape
 from fokker.diagnostics.calibration import FEWEST as FEWEST_CASES
 from fokker.errors import InputError
 from fokker.locks import locked
@@ -202,6 +202,7 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
             "--data FILE with others, or a fit with a larger --held-out"
         )
     for role, shape in shapes.items():
+        found[role] = in_shape(found[role], shape)
         if found[role].shape[1:] != shape:
             raise InputError(f"{path}: {role} has rows of shape {found[role].shape[1:]}, {shape} is accepted")
     y, origin = found.pop("y"), "rows that the fit has not seen" if path is None else f"rows of {path}"
@@ -233,8 +234,25 @@ def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[A
             raise InputError(f"bounds: got {text!r}, NAME=LOW:HIGH, as theta=0:1 or theta=0:, is accepted") from None
     if not np.isfinite([lower, upper]).any():
         return None
+    _check_limits(x, lower, upper)
     shape = x.values.shape[1:]
     return lower.reshape(shape), upper.reshape(shape)
+
+
+def _check_limits(x: Named, lower: np.ndarray, upper: np.ndarray) -> None:
+    """InputError, by name, for bounds that leave nothing between them and for x that is not strictly there."""
+    for name, low, high in zip(x.names, lower, upper):
+        if not low < high or low == np.inf or high == -np.inf:
+            raise InputError(f"bounds: got {low:g} to {high:g} for {name}, lower < upper is accepted")
+    for first, part in x.parts():
+        flat = part.reshape(len(part), -1)
+        beyond = (flat <= lower) | (flat >= upper)
+        if beyond.any():
+            row, j = np.argwhere(beyond)[0]
+            raise InputError(
+                f"x: got {flat[row, j]:g} for {x.names[j]} in row {first + row}, numbers between its bounds "
+                f"{lower[j]:g} and {upper[j]:g}, without these, are accepted"
+            )
 
 
 def _entries(names: Sequence[str], word: str) -> list[str]:

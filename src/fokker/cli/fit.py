@@ -29,7 +29,8 @@ class Fit:
     """Learn p(x given y) from pairs in a file: .npz, .csv, .parquet, .h5, .zarr, a folder of simulations, several .npy.
 
     A name is that of an array or a column, the head of several (theta for theta_0, theta_1, ...), a pattern with * and
-    ?, or several of these with commas between. Empty cells and NaN in y are missing entries.
+    ?, or several of these with commas between; in a folder of simulations also one of its x_names and y_names. Empty
+    cells and NaN in y are missing entries.
     """
 
     data: Positional[tuple[Path, ...]]

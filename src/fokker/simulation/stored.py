@@ -66,3 +66,38 @@ class Stored:
             found.append(part[inside - seen].astype(np.float64))
             seen += len(part)
         return np.concatenate(found), Stored(self.array, rest)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some of the numbers in a row of an array on disk, by their places in the flat order: (N, ...) as (N, len(which)).
+
+    Rows are read whole, a part at a time.
+    """
+
+    array: Any
+    which: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, len(which))."""
+        return (self.array.shape[0], len(self.which))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the array."""
+        return np.dtype(self.array.dtype)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Of the array, but for the numbers in a row."""
+        return ((getattr(self.array, "chunks", None) or (1,))[0], len(self.which))
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        start, stop, _ = key.indices(self.shape[0])
+        size = max(1, AT_ONCE // (8 * math.prod(self.array.shape[1:])))
+        found = [np.empty((0, len(self.which)), self.dtype)]
+        for first in range(start, stop, size):
+            rows = np.asarray(self.array[first : min(first + size, stop)])
+            found.append(rows.reshape(len(rows), -1)[:, self.which])
+        return np.concatenate(found)

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from fokker.errors import InputError
 from fokker.simulation.formats import Arrays, arrays_in, names_in
-from fokker.simulation.stored import IN_MEMORY, Stored
+from fokker.simulation.stored import IN_MEMORY, Columns, Stored
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     """What is wanted, by role: `{"x": "theta", "y": "sensor_*"}`; as many rows of each.
 
     What is wanted is the name of an array or a column; the head of several, as theta for theta_0, theta_1, ...; a
-    pattern with * and ?; or several of these with commas between. Several are put side by side.
+    pattern with * and ?; or several of these with commas between. Several are put side by side. In a store of
+    simulations the names of entries are names of columns.
 
     The entries of a store of simulations are called as it says, those of other arrays by array and index.
 
@@ -50,8 +52,8 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
     """
     arrays = arrays_in(paths)
     source = ", ".join(map(str, paths))
-    large = _size(arrays, wanted.values()) > IN_MEMORY
     called = names_in(paths)
+    large = _size(arrays, wanted.values(), called) > IN_MEMORY
     found = {role: select(source, arrays, role, text, called, large) for role, text in wanted.items()}
     owners: dict[str, str] = {}
     for role, named in found.items():
@@ -79,24 +81,38 @@ def select(
     that is possible.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    names = [name for word in words for name in matching(arrays, word)]
-    if not words or len(set(names)) < len(names):
-        raise InputError(f"{role}: got {text!r}, names that differ are accepted")
-    if not all(matching(arrays, word) for word in words):
-        missing = next(word for word in words if not matching(arrays, word))
-        shown = ", ".join(list(arrays)[:12]) + (", ..." if len(arrays) > 12 else "")
+    known = called or {}
+    entries = {entry: (name, place) for name, given in known.items() for place, entry in enumerate(given)}
+    names = [name for word in words for name in matching(arrays, word) or matching(entries, word)]
+    if not all(matching(arrays, word) or matching(entries, word) for word in words):
+        missing = next(word for word in words if not (matching(arrays, word) or matching(entries, word)))
+        there = [*arrays, *entries]
+        shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
         raise InputError(f"{role}: there is no {missing!r} in {source}, of {shown} any are accepted")
-    by_slices, known = arrays[names[0]].by_slices, called or {}
-    if large and len(names) == 1 and by_slices is not None:
-        return _numbers(source, names[0], by_slices(), known.get(names[0]))
-    parts = [_numbers(source, name, arrays[name](), known.get(name)) for name in names]
+    parts, wanted = [], [(name, None) if name in arrays else entries[name] for name in names]
+    for (name, whole_array), group in groupby(wanted, lambda pair: (pair[0], pair[1] is None)):
+        places = [] if whole_array else [place for _, place in group if place is not None]
+        by_slices = arrays[name].by_slices if large and len({name for name, _ in wanted}) == 1 else None
+        whole = _numbers(source, name, arrays[name]() if by_slices is None else by_slices(), known.get(name))
+        parts.append(_columns_of(whole, places) if places else whole)
+    entries_of = [entry for part in parts for entry in part.names]
+    if not words or len(set(names)) < len(names) or len(set(entries_of)) < len(entries_of):
+        raise InputError(f"{role}: got {text!r}, names that differ are accepted")
     if len(parts) == 1:
         return parts[0]
     lengths = {len(part) for part in parts}
     if len(lengths) > 1:
         raise InputError(f"{source}: {role} has arrays of {sorted(lengths)} rows, as many of each are accepted")
     flat = np.concatenate([part.whole().reshape(len(part), -1) for part in parts], 1)
-    return Named(flat, tuple(name for part in parts for name in part.names))
+    return Named(flat, tuple(entries_of))
+
+
+def _columns_of(named: Named, places: Sequence[int]) -> Named:
+    """Some of the entries, a column each."""
+    names = tuple(named.names[place] for place in places)
+    if isinstance(named.values, Stored):
+        return Named(Stored(Columns(named.values.array, tuple(places)), named.values.without), names)
+    return Named(named.values.reshape(len(named), -1)[:, places], names)
 
 
 def matching(arrays: Iterable[str], word: str) -> list[str]:
@@ -120,9 +136,11 @@ def by_entries(arrays: Iterable[str], asked: Mapping[str, str], entries: Mapping
     return out
 
 
-def _size(arrays: Arrays, texts: Iterable[str]) -> int:
-    """Bytes in float64 of all that is asked for, as far as a file tells without reading it."""
-    names = {name for text in texts for word in text.split(",") for name in matching(arrays, word.strip())}
+def _size(arrays: Arrays, texts: Iterable[str], called: Mapping[str, Sequence[str]]) -> int:
+    """Bytes in float64 of all arrays that are read, as far as a file tells without reading it."""
+    words = [word.strip() for text in texts for word in text.split(",")]
+    names = {name for word in words for name in matching(arrays, word)}
+    names |= {name for name, given in called.items() if any(matching(given, word) for word in words)}
     slices = [arrays[name].by_slices for name in names]
     return sum(8 * math.prod(found().shape) for found in slices if found is not None)
 
