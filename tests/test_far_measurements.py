@@ -105,6 +105,8 @@ def test_in_python_the_measurement_is_named():
     clipped = fokker.fit(x.clip(0), x, steps=1, clip=(0, None))
     for one in (bounded, clipped):  # no infinity ends as the largest number there is, or at a bound
         assert one.sample(y, 5, keep_going=True).samples.isnan().flatten(1).any(1).tolist() == [False, True, False]
+    with pytest.raises(FloatingPointError, match="measurement 0 are not finite"):
+        bounded.sample([400.0, 0.0], 5)
 
 
 def test_check_says_so_and_judges_the_others(folder, tmp_path, capsys):

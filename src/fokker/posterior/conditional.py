@@ -121,7 +121,8 @@ class ConditionalPosterior:
         )
         xi = result.samples.cpu()
         x = to_x(self.coordinates, xi, conditions, n, self.clip, self.support)
-        lost = ~(x.isfinite().flatten(1).all(1) & xi.isfinite().reshape(len(x), -1).all(1))
+        good = x.abs() < torch.finfo(x.dtype).max  # where bounds end what would be infinite
+        lost = ~(good.flatten(1).all(1) & xi.isfinite().reshape(len(x), -1).all(1))
         if bool(lost.any()) and not keep_going:
             shown = _first_of(lost, first)
             what = "one like those of the training data is accepted (keep_going=True puts NaN for its samples)"
