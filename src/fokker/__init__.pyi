@@ -1,3 +1,4 @@
+from . import operators
 from .api import fit, fit_prior, load
 from .composition import SumScore, classifier_free
 from .custom_process import CustomProcess
@@ -8,6 +9,7 @@ from .likelihoods import Gaussian, LogNormal, Saturating
 from .networks.foreign import wrap_eps
 from .networks.variance_head import VarianceHead
 from .noise import Correlated, White
+from .operators.base import LinearOperator, SpectralOperator
 from .operators.layouts import RandomLayouts
 from .posterior.conditional import ConditionalPosterior
 from .posterior.prior import Prior
@@ -41,9 +43,10 @@ __version__: str
 __all__ = [
     "DDIM", "DDPM", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior", "Correlated", "CosineField",
     "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun",
-    "HeunTime", "InputError", "Joint", "Karras", "LogNormal", "LogSNR", "MixtureScore", "NoiseProcess",
-    "PosteriorSamples", "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating",
-    "ScoreModel", "SumScore", "TiltedScore", "Transition", "UniformTime", "VarianceExploding", "VarianceHead",
-    "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior",
-    "fit_variance", "langevin", "load", "log_prob", "sample", "variational_bound", "wrap_eps",
+    "HeunTime", "InputError", "Joint", "Karras", "LinearOperator", "LogNormal", "LogSNR", "MixtureScore",
+    "NoiseProcess", "PosteriorSamples", "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult",
+    "Saturating", "ScoreModel", "SpectralOperator", "SumScore", "TiltedScore", "Transition", "UniformTime",
+    "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound", "White", "classifier_free",
+    "encode", "fit", "fit_prior", "fit_variance", "langevin", "load", "log_prob", "operators", "sample",
+    "variational_bound", "wrap_eps",
 ]  # fmt: skip
