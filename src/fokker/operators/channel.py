@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from fokker.errors import InputError
 from fokker.operators.forward import ForwardOperator
 
 Array = NDArray[np.float64]
@@ -51,36 +51,52 @@ class ChannelSensors(ForwardOperator):
         super().__init__((solver.channel.n_fluxes,), (len(self.points),))
 
     def _apply(self, x: Tensor) -> Tensor:
-        return _Solve.apply(x, self)[0]
+        return _Solve.apply(x, _Call(self))
+
+
+class _Call:
+    """One call of an operator, and the solutions it found, which its derivatives need."""
+
+    def __init__(self, operator: ChannelSensors) -> None:
+        self.solver, self.points = operator.solver, operator.points
+        self.states: Array = np.empty((0, 0))
 
 
 class _Solve(torch.autograd.Function):
-    """(y, states) of fluxes; the states are kept for the derivatives."""
+    @staticmethod
+    def forward(x: Tensor, call: _Call) -> Tensor:
+        call.states = call.solver.solve(_array(x))
+        return _like(call.solver.evaluate(call.states, call.points), x)
 
     @staticmethod
-    def forward(x: Tensor, operator: ChannelSensors) -> tuple[Tensor, Tensor]:
-        states = operator.solver.solve(_array(x))
-        return _like(operator.solver.evaluate(states, operator.points), x), torch.from_numpy(states)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, _Call], output: Tensor) -> None:
+        ctx.call = inputs[1]
+        ctx.save_for_backward(inputs[0])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ChannelSensors], output: tuple[Tensor, Tensor]) -> None:
-        ctx.operator = inputs[1]
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-        ctx.save_for_forward(output[1])
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        return _Adjoint.apply(cotangent, ctx.saved_tensors[0], ctx.call), None
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        (states,) = ctx.saved_tensors
-        gradient = ctx.operator.solver.vjp(states.numpy(), _array(cotangent), ctx.operator.points)
-        return _like(gradient, cotangent), None
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        jacobian = ctx.call.solver.jacobian(ctx.call.states, ctx.call.points)
+        return (_like(jacobian, tangent) @ tangent[..., None])[..., 0]
+
+
+class _Adjoint(torch.autograd.Function):
+    """The gradient, tied to x so that nobody takes it for a constant: differentiating it is an error."""
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> tuple[Tensor, None]:
-        (states,) = ctx.saved_tensors
-        jacobian = ctx.operator.solver.jacobian(states.numpy(), ctx.operator.points)
-        return _like(np.einsum("bmn,bn->bm", jacobian, _array(tangent)), tangent), None
+    def forward(cotangent: Tensor, x: Tensor, call: _Call) -> Tensor:
+        return _like(call.solver.vjp(call.states, _array(cotangent), call.points), cotangent)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, _Call], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise InputError("ChannelSensors: second derivatives are asked for, only first ones are available")
 
 
 def _array(value: Tensor) -> Array:

@@ -37,7 +37,8 @@ def motion_kernel(length: float, angle: float) -> Tensor:
     _check_positive("length", length)
     if not math.isfinite(angle):
         raise InputError(f"kernel: angle: got {angle!r}, a finite number of degrees is accepted")
-    along = np.linspace(-length / 2, length / 2, _PER_PIXEL * math.ceil(length) + 1)
+    count = _PER_PIXEL * math.ceil(length)
+    along = ((np.arange(count) + 0.5) / count - 0.5) * length
     turn = np.deg2rad(angle)
     return _trace(np.stack([-np.sin(turn) * along, np.cos(turn) * along], axis=1), 2 * math.ceil(length / 2) + 1)
 
