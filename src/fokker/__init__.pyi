@@ -5,6 +5,9 @@ from .custom_process import CustomProcess
 from .ddpm import DDPM
 from .errors import InputError
 from .flow_density import log_prob
+from .likelihood_counts import Poisson
+from .likelihood_custom import LogDensity
+from .likelihood_scale import Laplace, Multiplicative, StudentT, UnknownNoise
 from .likelihoods import Gaussian, LogNormal, Saturating
 from .networks.foreign import wrap_eps
 from .networks.variance_head import VarianceHead
@@ -41,12 +44,13 @@ from .variational import VariationalBound, fit_variance, variational_bound
 __version__: str
 
 __all__ = [
-    "DDIM", "DDPM", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior", "Correlated", "CosineField",
-    "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun",
-    "HeunTime", "InputError", "Joint", "Karras", "LinearOperator", "LogNormal", "LogSNR", "MixtureScore",
-    "NoiseProcess", "PosteriorSamples", "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult",
-    "Saturating", "ScoreModel", "SpectralOperator", "SumScore", "TiltedScore", "Transition", "UniformTime",
-    "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound", "White", "classifier_free",
-    "encode", "fit", "fit_prior", "fit_variance", "langevin", "load", "log_prob", "operators", "sample",
-    "variational_bound", "wrap_eps",
+    "DDIM", "DDPM", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior",
+    "Correlated", "CosineField", "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore",
+    "GaussianTransition", "Heun", "HeunTime", "InputError", "Joint", "Karras", "Laplace",
+    "LinearOperator", "LogDensity", "LogNormal", "LogSNR", "MixtureScore",
+    "Multiplicative", "NoiseProcess", "Poisson", "PosteriorSamples", "PredictorCorrector", "Prior",
+    "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SpectralOperator", "StudentT", "SumScore",
+    "TiltedScore", "Transition", "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead",
+    "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior", "fit_variance",
+    "langevin", "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip
