@@ -13,7 +13,7 @@ import fokker
 from exact import RATE, limit, moment_z
 from fokker.errors import InputError
 from fokker.rng import torch_generator
-from laws import LAWS, R, STDS, data
+from laws import LAWS, STDS, R, data
 
 ROWS = torch.linspace(0.2, 1.3, 24, dtype=torch.float64).reshape(8, 3)  # each row has deviations of its own
 CASES = {
