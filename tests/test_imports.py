@@ -54,7 +54,8 @@ ORDER = [
 ]
 LEVEL = {name: level for level, group in enumerate(ORDER) for name in group}
 FIRST_GROUPS = 3  # what the modules on the side may import: up to noise, processes, time_grid
-SIDE = {"operators", "pde", "likelihoods", "reference", "simulation", "diagnostics"}
+LAWS = {"likelihoods", "likelihood_checks", "likelihood_counts", "likelihood_custom", "likelihood_scale"}  # as one
+SIDE = {"operators", "pde", "reference", "simulation", "diagnostics"} | LAWS
 KNOWN = {("reference", "diagnostics")}  # samplers of reference posteriors judge their own chains
 NEED_SIDE = LEVEL["posterior"]  # from here up, anything on the side may be used
 
@@ -104,7 +105,7 @@ def edges(root: Path = ROOT) -> set[tuple[str, str, str]]:
 
 
 def allowed(mine: str, other: str) -> bool:
-    if (mine, other) in KNOWN or other == "errors":
+    if (mine, other) in KNOWN or {mine, other} <= LAWS or other == "errors":
         return True
     if mine in SIDE:
         return LEVEL.get(other, 99) <= FIRST_GROUPS

@@ -1,18 +1,30 @@
+from . import operators
 from .api import fit, fit_prior, load
 from .composition import SumScore, classifier_free
 from .custom_process import CustomProcess
 from .ddpm import DDPM
 from .errors import InputError
 from .flow_density import log_prob
+from .likelihood_counts import Poisson
+from .likelihood_custom import LogDensity
+from .likelihood_scale import Laplace, Multiplicative, StudentT, UnknownNoise
 from .likelihoods import Gaussian, LogNormal, Saturating
 from .networks.foreign import wrap_eps
 from .networks.variance_head import VarianceHead
 from .noise import Correlated, White
+from .operators.base import LinearOperator, SpectralOperator
 from .operators.layouts import RandomLayouts
 from .posterior.conditional import ConditionalPosterior
+from .posterior.daps import DAPS
+from .posterior.ddrm import DDRM
+from .posterior.dps import DPS
+from .posterior.known import KnownLikelihood, MonteCarlo
+from .posterior.moment_matching import MomentMatching
+from .posterior.pigdm import PiGDM
 from .posterior.prior import Prior
 from .posterior.recipes import Recipe
 from .posterior.samples import PosteriorSamples
+from .posterior.smc import TwistedSMC
 from .processes import NoiseProcess, VarianceExploding, VariancePreserving
 from .random_fields import CosineField
 from .samplers import (
@@ -39,11 +51,13 @@ from .variational import VariationalBound, fit_variance, variational_bound
 __version__: str
 
 __all__ = [
-    "DDIM", "DDPM", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior", "Correlated", "CosineField",
-    "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore", "GaussianTransition", "Heun",
-    "HeunTime", "InputError", "Joint", "Karras", "LogNormal", "LogSNR", "MixtureScore", "NoiseProcess",
-    "PosteriorSamples", "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating",
-    "ScoreModel", "SumScore", "TiltedScore", "Transition", "UniformTime", "VarianceExploding", "VarianceHead",
-    "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior",
-    "fit_variance", "langevin", "load", "log_prob", "sample", "variational_bound", "wrap_eps",
+    "DAPS", "DDIM", "DDPM", "DDRM", "DPS", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior",
+    "Correlated", "CosineField", "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore",
+    "GaussianTransition", "Heun", "HeunTime", "InputError", "Joint", "Karras", "KnownLikelihood", "Laplace",
+    "LinearOperator", "LogDensity", "LogNormal", "LogSNR", "MixtureScore", "MomentMatching", "MonteCarlo",
+    "Multiplicative", "NoiseProcess", "PiGDM", "Poisson", "PosteriorSamples", "PredictorCorrector", "Prior",
+    "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SpectralOperator", "StudentT", "SumScore",
+    "TiltedScore", "Transition", "TwistedSMC", "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead",
+    "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior", "fit_variance",
+    "langevin", "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip

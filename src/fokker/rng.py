@@ -115,6 +115,14 @@ def stream(seed: int, name: str, index: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, index, 0], np.uint64)))
 
 
+def uniform_of(xi: Tensor) -> Tensor:
+    """Uniform numbers on [0, 1) (B,), the digits after the third of the first entry of each row of N(0, v) numbers.
+
+    For any v not far below 1 they are uniform, and independent of xi up to a thousandth of it.
+    """
+    return (xi.reshape(len(xi), -1)[:, 0].double() * 1000).remainder(1.0)
+
+
 def torch_generator(seed: int, name: str, index: int = 0) -> torch.Generator:
     """A CPU torch generator for training, where streams need to be independent but not addressable by sample."""
     return torch.Generator().manual_seed(int(stream(seed, name, index).integers(2**63)))

@@ -181,6 +181,17 @@ class MixtureScore(Denoiser):
         each = torch.einsum("kij,bkj->bki", self._from_eigen.to(z), self._values.to(z) / variance * u)
         return torch.einsum("bk,bki->bi", log.softmax(1), each + self.means.to(z))
 
+    def given(self, z: Tensor, rho: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The law of x_0 given z = x_0 + rho noise, a mixture: log weights (B, K), means (B, K, d), factors (K, d, d).
+
+        A component is N(mean, L L^T) with L L^T = rho^2 C_k (C_k + rho^2 C)^-1 C; rho is a scalar.
+        """
+        u, variance, log = self._components(z, rho.to(z.device))
+        values = self._values.to(z)
+        means = torch.einsum("kij,bkj->bki", self._from_eigen.to(z), values / variance * u) + self.means.to(z)
+        spread = (values * rho.to(z) ** 2 / variance[0]).sqrt()
+        return log.log_softmax(1), means, self._from_eigen.to(z) * spread[:, None]
+
     def log_prob(self, x_t: Tensor, t: Time) -> Tensor:
         """log p_t(x_t) of x_t (B, d) -> (B,)."""
         t = as_time(t)

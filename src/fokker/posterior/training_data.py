@@ -206,7 +206,7 @@ class Pairs(Draws):
             _mask(arrays["omega"], tuple(arrays["y"].shape))
 
     def _laws(self) -> Iterator[bytes]:
-        if isinstance(self.likelihood, Gaussian):
+        if isinstance(self.likelihood, Gaussian) and not isinstance(self.likelihood.std, Tensor):
             yield repr(self.likelihood.std).encode()
             if self.likelihood.covariance is not None:
                 yield torch.as_tensor(self.likelihood.covariance, dtype=torch.float64).cpu().numpy().tobytes()

@@ -84,7 +84,7 @@ class _General(RectifiedTarget):
 
     def misfit(self, x: NDArray) -> NDArray:
         y, clean, on = self._seen(x)
-        each = self.likelihood.log_prob(y.expand(clean.shape).reshape(-1, 1), clean.reshape(-1, 1))
+        each = self.likelihood.log_prob(y.reshape(-1, 1), clean.reshape(-1, 1))
         return -np.where(on, each.reshape(clean.shape).numpy(), 0.0).sum(-1)
 
     def slope(self, x: NDArray, out: NDArray) -> NDArray:
@@ -100,9 +100,9 @@ class _General(RectifiedTarget):
         return slope_x[:, 0], (self.operator.T * weight) @ self.operator
 
     def _seen(self, x: NDArray) -> tuple[Tensor, Tensor, NDArray]:
-        """Data (m', 1, k), clean values (m', C, k) and which sensors are on (m', 1, k), of x (m', C, d)."""
-        cases = len(x)
-        return self.y[:cases, None], torch.from_numpy(x @ self.operator.T), self.on[:cases, None]
+        """Data (m', C, k), clean values (m', C, k) and which sensors are on (m', 1, k), of x (m', C, d)."""
+        cases, clean = len(x), torch.from_numpy(x @ self.operator.T)
+        return self.y[:cases, None].expand(clean.shape), clean, self.on[:cases, None]
 
 
 def rectified_posterior(
@@ -180,10 +180,11 @@ def _check_seen(y: ArrayLike, omega: ArrayLike | None, sensors: int) -> tuple[ND
 def _check_entries(likelihood: Likelihood, y: NDArray, on: NDArray, clean: NDArray) -> None:
     case = int(on.sum(1).argmax())
     rows = [torch.from_numpy(a[on[case]])[:, None] for a in (y[case], clean)]
+    whole = likelihood.log_prob(*(a.T for a in rows))
     try:
-        each, whole = likelihood.log_prob(*rows), likelihood.log_prob(*(a.T for a in rows))
+        each = likelihood.log_prob(*rows)
         fits = each.shape == (len(rows[0]),) and np.isclose(float(each.sum()), float(whole.sum()), rtol=1e-6)
-    except RuntimeError:
+    except (RuntimeError, InputError):
         fits = False
     if not fits:
         raise InputError(

@@ -55,6 +55,10 @@ class GaussianStep(ABC):
     def kernel(self, model: ScoreModel, state: Carried, t: float, s: float, cond: Cond) -> tuple[Carried, State]:
         """(mean, std) of the law of x_s given what is known at t; std is a scalar or of the state's shape, by part."""
 
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Name and parameters."""
+
     def init(self, model: ScoreModel, x: State) -> Carried:
         """Nothing remembered yet."""
         return Carried(x)

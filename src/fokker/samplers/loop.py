@@ -129,8 +129,10 @@ def drive(
     prepared = model.prepare(cond)
     started = time.perf_counter()
     parts, calls = [], 0
-    for low in range(0, count, CHUNK):
-        where = slice(low, low + CHUNK)
+    together = getattr(sampler, "population", 1)  # rows that depend on each other
+    chunk = max(1, CHUNK // together) * together
+    for low in range(0, count, chunk):
+        where = slice(low, low + chunk)
         piece = rows[where]
         local = rows_of_cond(prepared, piece, where, count, measured)
         counted, key = Counted(model), Key(seed, piece)

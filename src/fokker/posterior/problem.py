@@ -1,0 +1,138 @@
+"""A prior, a forward operator and a likelihood: the inverse problem that every guided method is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fokker.coordinates import Coordinates
+from fokker.errors import InputError
+from fokker.operators.base import LinearOperator
+from fokker.posterior.conditional import ConditionalPosterior
+from fokker.posterior.samples import as_measurements
+from fokker.score import Denoiser, ScoreModel
+from fokker.states import Cond
+
+Forward = Callable[[Tensor], Tensor]
+ASTRAY = 1e6  # standard deviations of the data, beyond which x is a failure of the sampler
+MEASURED = "measurement"  # the condition that holds y, beside those of the prior
+
+
+class Problem:
+    """p(x) p(y given forward(x)).
+
+    prior: a score model of plain x, as `fit_prior` gives or `MixtureScore` is; or a `ConditionalPosterior`, p(x given
+    other data), which is diffused in its own coordinates xi: the forward operator is then composed with xi -> x.
+    forward: any differentiable callable (B, *x_shape) -> (B, *y_shape), rows independent. likelihood: p(y given clean).
+
+    Raises InputError where the operator does not take x, gives something that is not finite at the prior's mean, or
+    loses the gradient.
+    """
+
+    def __init__(self, prior: Any, forward: Any, likelihood: Any):
+        self.given = prior if isinstance(prior, ConditionalPosterior) else None
+        model = prior.model if isinstance(prior, ConditionalPosterior) else prior
+        if not isinstance(model, ScoreModel):
+            got = type(prior).__name__
+            raise InputError(f"prior: got {got}, a score model (fit_prior, MixtureScore) or a posterior is accepted")
+        if not callable(forward):
+            raise InputError(f"forward: got {type(forward).__name__}, a differentiable function of x is accepted")
+        if not all(hasattr(likelihood, name) for name in ("log_prob", "slope", "sample")):
+            raise InputError(
+                f"likelihood: got {type(likelihood).__name__}, one such as fokker.Gaussian(0.05) is accepted"
+            )
+        self.model, self.forward, self.likelihood = model, forward, likelihood
+        self.x_shape = prior.x_shape if self.given is not None else _shape_of(model, forward)
+        self.y_shape = self._probe()
+
+    @property
+    def linear(self) -> LinearOperator | None:
+        """The operator, where what is diffused is x itself and the operator is known to be linear."""
+        return self.forward if self.given is None and isinstance(self.forward, LinearOperator) else None
+
+    def clean(self, x_0: Tensor, cond: Cond) -> Tensor:
+        """forward(x) (B, *y_shape) of what is diffused (B, *x_shape).
+
+        Where it is not finite: FloatingPointError if x has gone astray, InputError otherwise.
+        """
+        out = self._call(self.to_x(x_0, cond))
+        if not bool(torch.isfinite(out.detach().sum())) and not bool(torch.isfinite(out.detach()).all()):
+            reached = float(x_0.detach().abs().max())
+            if not reached <= ASTRAY * self.model.data_std:  # type: ignore[operator]
+                raise FloatingPointError(f"x reached {reached:.3g}")
+            raise InputError("forward: gave NaN or infinity for a finite x, finite numbers are accepted")
+        return out
+
+    def to_x(self, x_0: Tensor, cond: Cond) -> Tensor:
+        """x of what is diffused, rows with their conditions; differentiable."""
+        if self.given is None:
+            return x_0
+        coordinates: Coordinates = self.given.coordinates
+        x = coordinates.inverse(x_0, cond)
+        x = x if self.given.support is None else self.given.support.from_line(x)
+        return x if self.given.clip is None else x.clamp(*self.given.clip)
+
+    def measurements(self, y: Any) -> tuple[Tensor, bool]:
+        """y as (M, *y_shape) in float64, and whether it came so; InputError for what the likelihood cannot have."""
+        out, batched = as_measurements(y, self.y_shape)
+        if bool(out.isnan().any()):
+            raise InputError("y: got NaN; leave missing entries out of the operator (operators.Inpainting composed)")
+        check = getattr(self.likelihood, "check", None)
+        if check is not None:
+            check(out)
+        return out, batched
+
+    def conditions(self, y: Tensor, given: Mapping[str, Any] | None) -> Cond:
+        """The conditions of the loop: y, and those of a conditional prior (`given`: y, omega, cond of its `sample`)."""
+        if self.given is None:
+            if given is not None:
+                raise InputError("given: this prior takes no conditions, None is accepted")
+            return {MEASURED: y}
+        if given is None or "y" not in given:
+            raise InputError("given: this prior is p(x given y), given={'y': its measurement} is accepted")
+        cond, rows, _ = self.given._conditions(given["y"], given.get("omega"), given.get("cond"))
+        if len(rows) not in (1, len(y)):
+            raise InputError(f"given: got {len(rows)} measurements for {len(y)} of y, 1 or as many are accepted")
+        return {**{name: value.expand(len(y), *value.shape[1:]) for name, value in cond.items()}, MEASURED: y}
+
+    def _call(self, x: Tensor) -> Tensor:
+        out = self.forward(x)
+        if not isinstance(out, Tensor) or out.ndim < 1 or len(out) != len(x):
+            found = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise InputError(f"forward: gave {found} for x {tuple(x.shape)}, a tensor ({len(x)}, *y_shape) is accepted")
+        return out
+
+    def _probe(self) -> tuple[int, ...]:
+        mean = self.model.moments.mean if isinstance(self.model, Denoiser) and self.given is None else torch.zeros(())
+        # two rows, so that an operator which mixes rows shows it
+        x = mean.to(self.model.device, self.model.dtype).expand(2, *self.x_shape).clone().requires_grad_()
+        with torch.enable_grad():
+            try:
+                out = self._call(x)
+            except InputError:
+                raise
+            except Exception as error:  # a user's function may fail in any way
+                said = str(error).strip().split("\n")[0]
+                what = f"fails on x of shape {tuple(x.shape)}: {type(error).__name__}: {said}"
+                raise InputError(f"forward: {what}; an operator that takes such x is accepted") from error
+        if not out.requires_grad:
+            raise InputError("forward: its value has lost the gradient; torch operations without detach are accepted")
+        if not bool(torch.isfinite(out).all()):
+            raise InputError("forward: gave NaN or infinity at the prior's mean, finite numbers are accepted")
+        return tuple(out.shape[1:])
+
+
+def _shape_of(model: ScoreModel, forward: Any) -> tuple[int, ...]:
+    """x_shape, as the prior or else the operator tells."""
+    found = getattr(model, "x_shape", None)
+    if found is None and isinstance(model, Denoiser) and model.moments.mean.ndim:
+        found = model.moments.mean.shape
+    wanted = getattr(forward, "x_shape", None)
+    if found is None and wanted is None:
+        raise InputError("prior: does not tell the shape of x; an operator with x_shape is accepted")
+    if found is not None and wanted is not None and tuple(found) != tuple(wanted):
+        raise InputError(f"forward: takes x of shape {tuple(wanted)}, the prior has {tuple(found)}")
+    return tuple(wanted) if wanted is not None else tuple(found)  # type: ignore[arg-type]
