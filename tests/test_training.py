@@ -335,12 +335,20 @@ def test_a_folder_of_other_data_or_settings_is_refused(tmp_path):
     refused()
 
 
-def test_covariances_that_print_alike_are_other_data(tmp_path):
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda s: fokker.Gaussian(covariance=s * torch.eye(3)),
+        lambda s: fokker.Gaussian(s * torch.ones(3)),
+        lambda s: fokker.Poisson(2.0, s * torch.ones(3)),
+    ],
+)
+def test_laws_whose_arrays_print_alike_are_other_data(tmp_path, build):
     x, y = pairs()
-    fokker.fit(x, y, recipe=RECIPE, likelihood=fokker.Gaussian(covariance=1.1 * torch.eye(3)), out=tmp_path / "fit")
-    other = fokker.Gaussian(covariance=1.1 * torch.eye(3) * (1 + 1e-6))
+    fokker.fit(x, y, recipe=RECIPE, likelihood=build(1.1), out=tmp_path / "fit")
+    fokker.fit(x, y, recipe=RECIPE, likelihood=build(1.1), out=tmp_path / "fit")
     with pytest.raises(InputError, match="other data"):
-        fokker.fit(x, y, recipe=RECIPE, likelihood=other, out=tmp_path / "fit")
+        fokker.fit(x, y, recipe=RECIPE, likelihood=build(1.1 * (1 + 1e-6)), out=tmp_path / "fit")
 
 
 def test_the_global_random_state_is_left_alone(tmp_path):
