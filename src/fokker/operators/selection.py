@@ -39,6 +39,11 @@ class Selection(SpectralOperator):
         """Q^T c (B, *x_shape) for rows (B, n)."""
         return coefficients.unflatten(1, self.x_shape)
 
+    def _apply(self, x: Tensor) -> Tensor:
+        # of the permutation only the seen part is needed, and index_select has the faster derivative
+        seen = self._transform(x).index_select(1, self._constant("_order", x)[: self.rank])
+        return self._data_from_spectrum(self._constant("singular_values", x) * seen)
+
     def _to_spectrum(self, x: Tensor) -> Tensor:
         return self._transform(x)[:, self._constant("_order", x)]
 
@@ -58,6 +63,12 @@ class Identity(Selection):
     def __init__(self, x_shape: Sequence[int]) -> None:
         n = math.prod(checked_shape("Identity: x_shape", x_shape))
         super().__init__(x_shape, x_shape, torch.arange(n), torch.ones(n))
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y
 
 
 class Inpainting(Selection):

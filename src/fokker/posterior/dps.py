@@ -99,12 +99,11 @@ class AfterStep:
             d = model.denoise(x, t, cond)
             assert isinstance(d, Tensor)
             residual = (cond[MEASURED] - self.problem.clean(d, cond)).flatten(1)
-            # the root of a sum of squares has no gradient at zero, where nothing is to be corrected
-            norm = residual.square().sum(1).clamp(min=torch.finfo(residual.dtype).tiny).sqrt()
+            norm = torch.linalg.vector_norm(residual, dim=1)  # its gradient at zero is zero: nothing is to be corrected
             gradient = torch.autograd.grad(norm.sum(), x)[0]
         after, info = self.inner.step(Held(model, d.detach()), state, t, s, noise, cond)
         assert isinstance(after.x, Tensor)
-        return Carried(after.x - self.scale * gradient, after.memory), info
+        return Carried(torch.sub(after.x, gradient, alpha=self.scale), after.memory), info
 
     def settings(self) -> dict[str, Any]:
         """Those of the inner sampler, and the scale."""

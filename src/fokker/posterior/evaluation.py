@@ -25,13 +25,18 @@ class At:
         assert isinstance(problem.model.data_std, float)
         self.noise, self.data_std = process.noise, problem.model.data_std
         self.t, self.rho = t, process.noise_to_signal(t)
-        self.z = x_t / column(process.scale(t), x_t)
-        self.gain = process.sigma(t) ** 2 / process.scale(t)  # sigma^2 / m
+        self.scale = process.scale(t)
+        self.gain = process.sigma(t) ** 2 / self.scale  # sigma^2 / m
 
     @property
     def y(self) -> Tensor:
         """The measurement of each row."""
         return self.cond[MEASURED]
+
+    @property
+    def z(self) -> Tensor:
+        """x_t / m."""
+        return self.x_t / column(self.scale, self.x_t)
 
     @property
     def white(self) -> bool:

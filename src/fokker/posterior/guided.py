@@ -164,7 +164,8 @@ class GuidedScore(Composed):
             assert isinstance(d, Tensor)
             at = At(self.problem, self.process, x, d, t, cond)
             gradient, value = self.guide(at)
-        if bool(gradient.isnan().any()) and bool(x_t.isfinite().all()):
+        # the sum is not finite if any entry is not: one pass, no mask in the usual case
+        if not bool(gradient.sum().isfinite()) and bool(gradient.isnan().any()) and bool(x_t.isfinite().all()):
             raise InputError(
                 "forward: its gradient or that of the likelihood is NaN for a finite x, numbers are accepted"
             )

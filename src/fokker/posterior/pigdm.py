@@ -46,10 +46,8 @@ class PiGDM(GuidedPosterior):
         r = (at.y - clean.detach()).flatten(1).double()
         likelihood, operator = self.problem.likelihood, self.problem.linear
         if isinstance(operator, SpectralOperator) and isinstance(likelihood.std, float) and at.white:
-            total = spread * operator.singular_values.to(r) ** 2 + likelihood.std**2
-            seen = operator.data_to_spectrum(r.reshape(clean.shape))
-            u = operator.data_from_spectrum(seen / total).flatten(1)
-            value = -0.5 * (seen**2 / total).sum(1)
+            u = operator.solve_normal(r.reshape(clean.shape), spread, likelihood.std**2).flatten(1)
+            value = -0.5 * (r * u).sum(1)
         else:
             adjoint, apply = at.linearised()
 

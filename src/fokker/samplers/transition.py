@@ -24,7 +24,7 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, GaussianStep
 from fokker.score import ScoreModel
-from fokker.states import Cond, State, column, over_parts
+from fokker.states import Cond, State, over_parts
 
 Alpha = float | Callable[[Tensor], Tensor]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -52,9 +52,17 @@ class Transition(GaussianStep):
         if s == 0:
             return Carried(x_0_hat), over_parts(lambda process: process.sigma(0.0), model.process)
         memory = state.memory if state.memory is not None else over_parts(lambda process: None, model.process)
+        # the functions of time are computed once: for small networks they are a good part of a step
+        exponents = over_parts(lambda process: self._exponents(process, t, s), model.process)
 
-        def mean(process: NoiseProcess, x: Tensor, d: Tensor, before: tuple[Tensor, float] | None) -> Tensor:
-            h, extra = self._exponents(process, t, s)
+        def mean(
+            process: NoiseProcess,
+            c: tuple[float, float],
+            x: Tensor,
+            d: Tensor,
+            before: tuple[Tensor, float] | None,
+        ) -> Tensor:
+            h, extra = c
             decay = math.exp(-h - extra)
             if self.order == 2 and before is not None:
                 # (1 - e^-ah) D + [h - (1 - e^-ah)/a] (D - D_before)/h_before, written as a shift of D; a h = h + extra.
@@ -62,12 +70,14 @@ class Transition(GaussianStep):
                 d = torch.lerp(before[0], d, 1 + gain)
             return held(process, x, d, t, s, decay)
 
-        def std(process: NoiseProcess) -> Tensor:
-            return process.sigma(s) * math.sqrt(-math.expm1(-2 * self._exponents(process, t, s)[1]))
+        def std(process: NoiseProcess, c: tuple[float, float]) -> Tensor:
+            return process.sigma(s) * math.sqrt(-math.expm1(-2 * c[1]))
 
-        means = over_parts(mean, model.process, state.x, x_0_hat, memory)
-        remember = over_parts(lambda p, d: (d, self._exponents(p, t, s)[0]), model.process, x_0_hat)
-        return Carried(means, remember if self.order == 2 else None), over_parts(std, model.process)
+        means = over_parts(mean, model.process, exponents, state.x, x_0_hat, memory)
+        stds = over_parts(std, model.process, exponents)
+        if self.order == 1:
+            return Carried(means), stds
+        return Carried(means, over_parts(lambda d, c: (d, c[0]), x_0_hat, exponents)), stds
 
     def _exponents(self, process: NoiseProcess, t: float, s: float) -> tuple[float, float]:
         """h = log(rho_t / rho_s) and I, the integral of alpha over it."""
@@ -81,7 +91,8 @@ class Transition(GaussianStep):
 
 def held(process: NoiseProcess, x: Tensor, x_0_hat: Tensor, t: float, s: float, decay: float) -> Tensor:
     """The mean of x_s with the denoised value held: m_s (D + decay (x_t / m_t - D)), decay = (rho_s / rho_t) e^-I."""
-    return torch.lerp(x_0_hat, x / column(process.scale(t), x), decay) * column(process.scale(s), x)
+    m_t, m_s = float(process.scale(t)), float(process.scale(s))
+    return (m_s * decay / m_t * x).add_(x_0_hat, alpha=m_s * (1 - decay))
 
 
 def alpha_integral(alpha: Alpha, rho_s: float, rho_t: float) -> float:
