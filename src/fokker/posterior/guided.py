@@ -113,6 +113,7 @@ class GuidedPosterior(ABC):
                 rows=Rows.grid(len(measured), count, first),
                 progress=progress,
             )
+            self.problem.check_near(result.samples)
         except FloatingPointError as error:
             what = f"{type(self).__name__}: diverges for this noise and number of steps ({error})"
             raise InputError(f"{what}; more steps, or PiGDM or MomentMatching, are accepted") from error
