@@ -53,7 +53,7 @@ def main() -> None:
 
 def jobs(quick: bool) -> Iterator[tuple[str, str, list[str]]]:
     """Environment, name and arguments of every run."""
-    pairs = ["--pairs", "2" if quick else "15"]
+    pairs = ["--pairs", "2" if quick else "11"]
     for setting in SETTINGS[2:] if quick else SETTINGS:
         yield "deepinv", f"time.{setting}", ["time", "--setting", setting, *pairs]
         yield OLD, f"time-twice.{setting}", ["time", "--setting", setting, *pairs, "--methods", "DPS"]

@@ -285,7 +285,7 @@ def test_other_refusals():
     with pytest.raises(InputError, match="diverges"):
         sharp = fokker.Gaussian(1e-4)
         make("dps", prior=mixture(VE, torch.float32), likelihood=sharp).sample(Y, 50, steps=64)
-    with pytest.raises(InputError, match="diverges.*x reached"):  # far away, and finite
+    with pytest.raises(InputError, match=r"diverges.*x reached"):  # far away, and finite
         make("dps", likelihood=fokker.Gaussian(0.02)).sample(Y, 50, steps=20)
     with pytest.raises(InputError, match="y"):
         make("dps", likelihood=fokker.Poisson(), forward=torch.exp).sample(torch.tensor([-1.0, 2.0]), 10)

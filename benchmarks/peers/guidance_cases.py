@@ -105,7 +105,7 @@ class Setting:
 SETTINGS = {
     "colour": Setting((3, 64, 64), 32, 2, 6),
     "grey": Setting((1, 32, 32), 32, 4, 12),
-    "small": Setting((1, 16, 16), 16, 1, 60),
+    "small": Setting((1, 16, 16), 16, 1, 100),
 }
 PAIRED = {"DPS": ("DPS 0.3", "DPS"), "PiGDM": ("PiGDM", "PiGDM"), "DDRM": ("DDRM", "DDRM")}  # fokker, deepinv
 

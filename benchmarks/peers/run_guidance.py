@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--setting", choices=SETTINGS)
     parser.add_argument("--package", choices=("fokker", "deepinv"))
-    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--methods", nargs="+", choices=PAIRED, default=list(PAIRED))
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()

@@ -92,7 +92,11 @@ class Inpainting(Selection):
         chosen = kept.flatten().nonzero()[:, 0]
         if len(chosen) == 0:
             raise InputError("Inpainting: got a mask without True, one that keeps an entry is accepted")
+        self._chosen = chosen
         super().__init__(shape, (len(chosen),), chosen, torch.ones(len(chosen)))
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x.flatten(1).index_select(1, self._constant("_chosen", x))
 
     @classmethod
     def box(cls, x_shape: Sequence[int], top: int, left: int, height: int, width: int) -> Inpainting:

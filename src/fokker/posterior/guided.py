@@ -9,6 +9,7 @@ exactly where p(y given x_t) is exact. The methods differ in how they approximat
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -166,7 +167,7 @@ class GuidedScore(Composed):
             at = At(self.problem, self.process, x, d, t, cond)
             gradient, value = self.guide(at)
         # the sum is not finite if any entry is not: one pass, no mask in the usual case
-        if not bool(gradient.sum().isfinite()) and bool(gradient.isnan().any()) and bool(x_t.isfinite().all()):
+        if not math.isfinite(float(gradient.sum())) and bool(gradient.isnan().any()) and bool(x_t.isfinite().all()):
             raise InputError(
                 "forward: its gradient or that of the likelihood is NaN for a finite x, numbers are accepted"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,7 +60,7 @@ class Problem:
         Where it is not finite: FloatingPointError if x has gone astray, InputError otherwise.
         """
         out = self._call(self.to_x(x_0, cond))
-        if not bool(torch.isfinite(out.detach().sum())) and not bool(torch.isfinite(out.detach()).all()):
+        if not math.isfinite(float(out.detach().sum())) and not bool(torch.isfinite(out.detach()).all()):
             self.check_near(x_0)
             raise InputError("forward: gave NaN or infinity for a finite x, finite numbers are accepted")
         return out
