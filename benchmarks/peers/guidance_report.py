@@ -18,8 +18,8 @@ What differs: deepinv keeps the state in float64 and evaluates the denoiser in f
 denoiser; deepinv draws noise from one torch generator, fokker from one addressable by sample, so that results do not
 depend on the batch. "DPS zeta'" of fokker subtracts zeta' grad |r| after the step, as the released code does; deepinv's
 adds its gradient to the score. deepinv counts singular values below the noise as zero in DDRM, divides its noise by
-sqrt(2), and evaluates the denoiser once more, at level zero. Clipping, deepinv's default for images, is off: these
-images are Gaussian.
+sqrt(2), and evaluates the denoiser once more, at level zero. Its `PosteriorDiffusion` is called with its data terms,
+which for DPS is its class `DPS` without clipping to [-1, 1] and without mapping to [0, 1]: these images are Gaussian.
 """
 
 ACCURACY = """
@@ -41,7 +41,8 @@ TIME = """
 U-Nets of three resolutions with random weights: colour, 2 images of 3 x 64 x 64; grey, 4 of 1 x 32 x 32; small, one of
 1 x 16 x 16. CPU milliseconds per step on one thread of a machine that other work shares, {pairs} pairs of runs in
 turns, medians; the ratio is the median of the ratios of pairs, with the middle half of them. Evaluations of the
-denoiser are counted by a hook. Target for DPS: at most {once:.2f}, and {twice:.2f} where deepinv evaluates twice.
+denoiser are counted by a hook; deepinv's DDRM makes one more for a whole run, which shows as these are short. Target
+for DPS: at most {once:.2f}, and {twice:.2f} where deepinv evaluates twice.
 """
 
 TWO = """
