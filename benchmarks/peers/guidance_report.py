@@ -22,17 +22,16 @@ sqrt(2), and evaluates the denoiser once more, at level zero. Its `PosteriorDiff
 which for DPS is its class `DPS` without clipping to [-1, 1] and without mapping to [0, 1]: these images are Gaussian.
 """
 
-ACCURACY = """
-## Against the exact posterior
+ACCURACY = """## Against the exact posterior
 
 {cases} images of {n} x {n} pixels from a smooth Gaussian field of unit variance, noise {noise:g}, its exact denoiser,
 {draws} samples of each posterior. Bias: root mean square error of the posterior mean in exact standard deviations, less
 what the number of samples makes. Variance: that of the samples over the exact one. Coverage: of central 80 %
-intervals. Seconds are of CPU, of all steps. Figures of three numbers are for denoising, hidden square, blur. fokker:
+intervals. Seconds are of CPU, of all steps. Three numbers are for denoising, hidden square, blur. fokker:
 "defaults" is its own sampler and grid, "DPS" without a number takes its step from the noise. deepinv: "DPS" has weight
 1 and "annealed" its other form; "DPS 60" has the weight |r| / noise^2 that makes the step that of the likelihood;
-"MomentMatching 100" allows 100 iterations of conjugate gradients, not 3. The last row of bias and variance is what
-draws from the exact posterior give.
+"MomentMatching 100" allows 100 iterations of conjugate gradients, not 3. The last row is of draws from the
+exact posterior itself.
 """
 
 TIME = """
