@@ -158,11 +158,13 @@ def ranks(data: DigitsData) -> Figure:
             color = GREY if name == NO_NETWORK else BLUE
             axes.bar(centres, bins * found.mean(0), 0.9 / bins, color=color, yerr=bins * error, ecolor="0.2")
             axes.axhline(1, color="black", lw=1, ls="--")
-            axes.set(xlim=(0, 1), xticks=[0, 0.5, 1])
+            axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"])
             axes.set_title(NAMES[name])
         row[0].set_ylabel(f"{case}\ndensity of ranks")
-    for axes in grid[-1]:
-        axes.set_xlabel("rank / number of samples")
+    for column in grid.T:
+        last = [axes for axes in column if axes.axison][-1]
+        last.set_xlabel("rank / number of samples")
+        last.tick_params(labelbottom=True)
     return figure
 
 
