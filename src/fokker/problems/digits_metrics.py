@@ -77,7 +77,8 @@ def measure(run: DigitsRun, out: Path) -> dict[str, float]:
     digits.CASE.METHOD.KIND.METRIC, KIND `real` for images that the prior has not seen and `simulated` for draws of the
     prior itself: coverage50, 80 and 95 over all pixels and images, with _se the standard error; the same of hidden
     pixels where there are any; crps; rmse of the posterior mean; p_ranks, the least p-value of 66 tests of the ranks
-    times 66; nfe; ess of twisted SMC (median); failed where the method diverged. METHOD no_network is the Gaussian
+    times 66, and p_likelihood, that of log p(y given x) alone; nfe; ess of twisted SMC (median); failed where the
+    method diverged. METHOD no_network is the Gaussian
     prior with the mean and covariance of the training images, pseudo_inverse the data alone. digits.prior.loss and
     digits.prior.gaussian_loss are score losses on unseen images.
     """
@@ -115,7 +116,8 @@ def _numbers(found: Mapping[str, NDArray], unseen: NDArray) -> dict[str, float]:
     out = {
         "rmse": float(np.sqrt(np.square(found["error"]).mean())),
         "crps": float(found["crps"].mean()),
-        "p_ranks": float(p_ranks(found)),
+        "p_ranks": p_ranks(found),
+        "p_likelihood": float(p_value(found["ranks"][:, -1], int(found["draws"]))),
     }
     for head, pixels in (("", np.ones_like(unseen)), ("hidden.", unseen)):
         if not pixels.any():

@@ -66,7 +66,7 @@ def learn(run: DigitsRun, out: Path, progress: Progress) -> None:
     api.fit_prior(
         train.images,
         seed=run.seed,
-        steps=run.training_steps or None,
+        steps=run.training_steps,
         out=folder,
         progress=lambda record: progress("train prior", record.step, record.steps),
     )

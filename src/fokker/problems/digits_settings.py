@@ -38,14 +38,14 @@ class DigitsRun:
     """What is measured: box (the middle is hidden), blur, counts (Poisson)."""
     images: int = 100
     """Test images for each case, and as many draws of the learned prior; at most 297."""
-    draws: int = 39
+    draws: int = 19
     """Samples for each measurement."""
     steps: int = 64
     """Levels of PiGDM and twisted SMC, and of the chain that draws from the prior."""
     particles: int = 256
     """Particles of twisted SMC for each measurement."""
-    training_steps: int = 0
-    """Length of the prior's training in steps; 0 for the recipe's own."""
+    training_steps: int = 8_000
+    """Longest training of the prior in steps."""
     seed: int = 0
     """Fixes every number of the run."""
 
@@ -53,7 +53,7 @@ class DigitsRun:
         if not self.cases or len(set(self.cases)) < len(self.cases) or set(self.cases) - set(CASES):
             known = ", ".join(CASES)
             raise InputError(f"cases: got {self.cases!r}, one or more of {known}, each once, are accepted")
-        least = {"images": 10, "draws": 9, "steps": 2, "particles": 2, "training_steps": 0}
+        least = {"images": 10, "draws": 9, "steps": 2, "particles": 2, "training_steps": 1}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value < lowest:

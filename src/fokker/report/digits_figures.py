@@ -141,7 +141,7 @@ def ranks(data: DigitsData) -> Figure:
     """Histograms of the ranks of true pixels among the samples, truths drawn from the prior; hidden pixels if any."""
     cases, run = data.run.cases, data.run
     columns = max(len(data.names(case)) for case in cases)
-    bins = max(k for k in range(1, 21) if (run.draws + 1) % k == 0)
+    bins = max(k for k in range(1, 11) if (run.draws + 1) % k == 0)
     bins = bins if bins >= 5 else run.draws + 1
     figure = new(10.67, 1.75 * len(cases) + 0.6)
     grid = figure.subplots(len(cases), columns, squeeze=False, sharex=True, sharey=True)
@@ -163,7 +163,7 @@ def ranks(data: DigitsData) -> Figure:
         row[0].set_ylabel(f"{case}\ndensity of ranks")
     for column in grid.T:
         last = [axes for axes in column if axes.axison][-1]
-        last.set_xlabel("rank / number of samples")
+        last.set_xlabel("rank / samples")
         last.tick_params(labelbottom=True)
     return figure
 
