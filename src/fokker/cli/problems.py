@@ -96,7 +96,7 @@ PROBLEMS = {
     },
     "digits": Problem(
         "handwritten digits from hidden pixels, blur and counts, by a learned prior and known operators",
-        "quick: 100 images, 19 samples of each, in a few minutes; paper: 200 images, 99 samples, 1,024 particles, in "
+        "quick: 64 images, 39 samples of each, in a few minutes; paper: 200 images, 99 samples, 1,024 particles, in "
         "most of half an hour.",
         _digits,
     ),

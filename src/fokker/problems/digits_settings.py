@@ -36,10 +36,10 @@ class DigitsRun:
 
     cases: tuple[str, ...] = ("box", "blur", "counts")
     """What is measured: box (the middle is hidden), blur, counts (Poisson)."""
-    images: int = 100
+    images: int = 64
     """Test images for each case, and as many draws of the learned prior; at most 297."""
-    draws: int = 19
-    """Samples for each measurement."""
+    draws: int = 39
+    """Samples for each measurement; fewer than 39 cannot show that 95 % intervals are too narrow."""
     steps: int = 64
     """Levels of PiGDM and twisted SMC, and of the chain that draws from the prior."""
     particles: int = 256
