@@ -25,6 +25,7 @@ def test_every_example_is_tested():
         "05_own_files.py",
         "06_external_program.py",
         "07_arviz.py",
+        "08_known_operator.py",
     }
 
 
@@ -155,3 +156,20 @@ def test_samples_in_arviz(tmp_path):
     labels = [(axes[i, j].get_xlabel(), axes[i, j].get_ylabel()) for i, j in ((0, 0), (1, 0), (1, 1))]
     assert labels == [("", "density"), ("intercept", "slope"), ("slope", "")]
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_known_operator_against_importance_sampling():
+    """Two million draws of the true prior give the evidence and both means; what is left is the learned prior."""
+    found = runpy.run_path(str(EXAMPLES / "08_known_operator.py"))
+    rng = np.random.default_rng(1)
+    angle, radius = rng.uniform(0, 2 * np.pi, 2_000_000), 1 + 0.03 * rng.standard_normal(2_000_000)
+    away = np.hypot(radius * np.cos(angle) - 0.8, radius * np.sin(angle))
+    weight = np.exp(-0.5 * ((1.2 - away) / 0.05) ** 2) / (0.05 * np.sqrt(2 * np.pi))
+    assert float(found["places"].log_evidence.exp()) == pytest.approx(weight.mean(), rel=0.15)
+    assert found["north"] == pytest.approx(0.5, abs=0.1)
+    rate = 10 / (0.1 + away**2) + 1
+    weight = rate**8 * np.exp(-rate)
+    mean = (weight * away).sum() / weight.sum()
+    std = np.sqrt((weight * (away - mean) ** 2).sum() / weight.sum())
+    far = found["distance"](found["heard"].samples)
+    assert float(far.mean()) == pytest.approx(mean, abs=0.3 * std) and float(far.std()) == pytest.approx(std, rel=0.2)

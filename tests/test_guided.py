@@ -91,9 +91,9 @@ def test_pigdm_is_exact_for_isotropic_gaussian_priors(process, noise):
         process, A, R if noise == "covariance" else torch.tensor(0.09, dtype=F64), y,
         torch.ones(1, dtype=F64), MEAN[None], 0.49 * torch.eye(2, dtype=F64)[None],
     )  # fmt: skip
-    for forward in (Matrix(A), lambda x: x @ A.T):
+    for forward, close in ((Matrix(A), 1e-9 if noise == "std" else 1e-3), (lambda x: x @ A.T, 1e-9)):
         found = fokker.PiGDM(isotropic(process), forward=forward, likelihood=likelihood)
-        assert deviation(found, exact, y, process) < 1e-9
+        assert deviation(found, exact, y, process) < close  # conjugate gradients where there is a covariance
 
 
 @pytest.mark.parametrize("matrix", [A, ROW])
@@ -234,7 +234,8 @@ def test_the_three_ways_to_solve_agree():
         by_columns = method(prior, forward=lambda x: x @ r.T, likelihood=fokker.Gaussian(0.3)).model()
         for forward in (lambda x: x @ wide.T, Matrix(wide)):
             found = method(prior, forward=forward, likelihood=fokker.Gaussian(0.3)).model()
-            assert_allclose(found.denoise(x, t, many), by_columns.denoise(x, t, short), atol=1e-6)
+            # conjugate gradients stop at a ten-thousandth of the residual
+            assert_allclose(found.denoise(x, t, many), by_columns.denoise(x, t, short), atol=1e-3)
 
 
 def test_conjugate_gradients_and_cholesky():
@@ -244,10 +245,15 @@ def test_conjugate_gradients_and_cholesky():
     r = torch.randn(4, 10, generator=rng, dtype=F64)
     r[2] = 0
     want = torch.linalg.solve(matrix, r)
-    u, value = conjugate_gradients(lambda v: torch.einsum("bij,bj->bi", matrix, v), r, 1e-12)
+    u, value = conjugate_gradients(lambda v: torch.einsum("bij,bj->bi", matrix, v), r, tolerance=1e-12)
     assert_allclose(u, want, atol=1e-8)
-    alone, _ = conjugate_gradients(lambda v: torch.einsum("bij,bj->bi", matrix[1:2], v), r[1:2], 1e-12)
+    alone, _ = conjugate_gradients(lambda v: torch.einsum("bij,bj->bi", matrix[1:2], v), r[1:2], tolerance=1e-12)
     assert_allclose(alone, u[1:2], atol=1e-13)
+    scaled, log = conjugate_gradients(
+        lambda v: torch.einsum("bij,bj->bi", matrix, v), r, matrix.diagonal(dim1=1, dim2=2), 1e-12
+    )
+    assert_allclose(scaled, want, atol=1e-8)
+    assert_allclose(log, value - 0.5 * matrix.diagonal(dim1=1, dim2=2).log().sum(1), atol=1e-7)
     dense, log = solve_dense(matrix, 1.0, r)
     assert_allclose(dense, want, atol=1e-10)
     assert_allclose(log, value - 0.5 * torch.linalg.slogdet(matrix)[1], atol=1e-7)

@@ -233,8 +233,9 @@ REFUSED = {  # name: (method, what is given, part of the message)
     "operator that raises": ("dps", {"forward": lambda x: x @ torch.ones(9, 1, dtype=F64)}, "fails on x"),
     "no likelihood": ("dps", {"likelihood": 0.3}, "likelihood: got float"),
     "no prior": ("dps", {"prior": "x"}, "prior: got str"),
-    "counts for pigdm": ("pigdm", COUNTS, "TwistedSMC"),
-    "counts for moment matching": ("moment_matching", COUNTS, "TwistedSMC"),
+    "heavy tails for pigdm": ("pigdm", {"likelihood": fokker.Laplace(0.3)}, "TwistedSMC"),
+    "heavy tails for moment matching": ("moment_matching", {"likelihood": fokker.Laplace(0.3)}, "TwistedSMC"),
+    "counts for the closed form": ("known", COUNTS, "Gaussian"),
     "counts for ddrm": ("ddrm", COUNTS, "DAPS"),
     "noise of zero": ("pigdm", {"likelihood": fokker.Gaussian(0.0)}, "above 0"),
     "callable for ddrm": ("ddrm", {"forward": lambda x: x}, "singular value"),
@@ -285,6 +286,8 @@ def test_other_refusals():
     with pytest.raises(InputError, match="diverges"):
         sharp = fokker.Gaussian(1e-4)
         make("dps", prior=mixture(VE, torch.float32), likelihood=sharp).sample(Y, 50, steps=64)
+    with pytest.raises(InputError, match=r"diverges.*x reached"):  # far away, and finite
+        make("dps", likelihood=fokker.Gaussian(0.02)).sample(Y, 50, steps=20)
     with pytest.raises(InputError, match="y"):
         make("dps", likelihood=fokker.Poisson(), forward=torch.exp).sample(torch.tensor([-1.0, 2.0]), 10)
 
@@ -307,3 +310,31 @@ def test_zero_counts_are_data():
         assert bool(torch.isfinite(found.samples).all())
         mean = found.samples.double().mean(0)
         assert float(mean[0]) < float(mean[1])
+
+
+# --- The default
+
+
+def test_guided_takes_what_fits_and_says_why():
+    def normal(d):
+        return fokker.GaussianScore(VE, torch.zeros(d, dtype=F64), torch.eye(d, dtype=F64))
+
+    def same(x):
+        return 1.0 * x
+
+    gaussian_noise, counts, heavy = fokker.Gaussian(0.3), fokker.Poisson(background=0.1), fokker.Laplace(0.3)
+    cases = [
+        (normal(4), Matrix(torch.eye(4)), gaussian_noise, fokker.KnownLikelihood),
+        (normal(4), same, gaussian_noise, fokker.TwistedSMC),
+        (normal(4), same, counts, fokker.TwistedSMC),
+        (normal(4), same, heavy, fokker.TwistedSMC),
+        (normal(20), same, gaussian_noise, fokker.MomentMatching),
+        (normal(100), same, gaussian_noise, fokker.PiGDM),
+        (normal(100), same, counts, fokker.PiGDM),
+        (normal(20), same, heavy, fokker.DAPS),
+    ]
+    for prior, forward, likelihood, kind in cases:
+        found = fokker.guided(prior, forward, likelihood)
+        assert type(found) is kind and found.why.startswith(kind.__name__)
+    with pytest.raises(InputError, match="likelihood"):
+        fokker.guided(normal(2), same, None)

@@ -1,6 +1,7 @@
 """Likelihoods, each kind by itself: counts, noise that grows with the signal, outliers, unknown levels, functions."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -35,12 +36,14 @@ def entry(value):
 def test_densities_integrate_to_one(name, clean):
     law, low, level = ONE[name]
     edges = [low, clean / 2, clean, 1.5 * clean, math.inf] if level is None else [low, clean - 1, level]
-    found = sum(
-        quad(lambda v: float(law.log_prob(entry(v), entry(clean)).exp()), *part)[0] for part in zip(edges, edges[1:])
-    )
+
+    def density(v):
+        return float(law.log_prob(entry(v), entry(clean)).exp())
+
+    found = sum(quad(density, *part)[0] for part in itertools.pairwise(edges))
     if level is not None:
         assert abs(found - 1) > 1e-3  # without its atom
-        found += float(law.log_prob(entry(level), entry(clean)).exp())
+        found += density(level)
     assert abs(found - 1) < 1e-7
 
 
@@ -102,6 +105,9 @@ def test_counts_in_single_precision_and_as_integers():
     np.testing.assert_allclose(fokker.Poisson().log_prob(y, clean), exact, rtol=1e-6)
     np.testing.assert_allclose(fokker.Poisson().slope(y, clean), y / 1e6 - 1, rtol=1e-5, atol=1e-7)
     fokker.Poisson().check(y)
+    high = torch.full((1, 3), 3e8)  # where float32 knows every 32nd count only
+    single, double = (fokker.Poisson(0.1).sample(v, torch_generator(0, "noise")) for v in (high, high.double()))
+    assert torch.equal(single, double.float())
     data, _ = fokker.Poisson(4.0).gaussian(y)
     assert data.dtype == torch.float32 and data[0, 0] == 250_000
 
@@ -187,8 +193,10 @@ def test_a_guess_worth_many_entries_is_a_known_level():
 
 
 def test_levels_are_drawn_from_their_law_given_the_data():
-    """Uniforms of sigma^2 given y and clean, and the prior again where y is drawn with levels of that prior; false-alarm
-    rate 1e-4 for each. Controls: levels that are 3 % too high, and data of another level."""
+    """Uniforms of sigma^2 given y and clean, and the prior again where y is drawn with levels of that prior.
+
+    False-alarm rate 1e-4 for each. Controls: levels that are 3 % too high, and data of another level.
+    """
     law, shape = fokker.UnknownNoise(2.5, 0.6), (20_000, 4)
     clean = torch.zeros(shape, dtype=torch.float64)
     prior = stats.invgamma(2.5, scale=0.6)

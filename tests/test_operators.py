@@ -173,6 +173,8 @@ def test_singular_value_decomposition(name: str) -> None:
     x, y = _draw(3, *a.x_shape), _draw(3, *a.y_shape)
     torch.testing.assert_close(a.to_spectrum(x), x.flatten(1) @ v.T, rtol=0, atol=1e-12)
     torch.testing.assert_close(a.data_to_spectrum(y), y.flatten(1) @ u.T, rtol=0, atol=1e-12)
+    wanted = (y.flatten(1) @ u.T / (2.0 * s**2 + 0.3)) @ u
+    torch.testing.assert_close(a.solve_normal(y, 2.0, 0.3).flatten(1), wanted, rtol=0, atol=1e-12)
     expected = np.linalg.svd(a.matrix().numpy(), compute_uv=False)
     expected = expected[expected > RANK_CUT * expected[0]]
     assert s.dtype == torch.float64 and s.shape == expected.shape == (r,)

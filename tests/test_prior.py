@@ -9,7 +9,7 @@ import torch
 import fokker
 from exact import WEIGHTS, exact_law, gaussian, limit, mixture, mixture_draw, mixture_z, moment_z
 from fokker.errors import InputError
-from fokker.posterior.recipes import DEFAULT, PUBLISHED
+from fokker.posterior.recipes import DEFAULT, PUBLISHED, adapted_prior
 
 SMALL = replace(
     DEFAULT,
@@ -153,6 +153,19 @@ def test_a_gaussian_prior_has_the_right_moments():
 def test_bad_samples_are_refused(x, reason):
     with pytest.raises(InputError, match=reason):
         fokker.fit_prior(x, recipe=QUICK)
+
+
+def test_the_default_recipe_follows_the_number_of_rows():
+    """Few rows are held back from being learned by heart; a recipe that is given stays as it is."""
+    few, many = (adapted_prior(DEFAULT, rows) for rows in (1_500, 50_000))
+    assert many == DEFAULT
+    assert (few.training.batch_size, few.training.schedule, few.network["modulate"]) == (128, "plateau", True)
+    assert (few.coordinates, few.level_mean, few.level_std) == (
+        DEFAULT.coordinates, DEFAULT.level_mean, DEFAULT.level_std,
+    )  # fmt: skip
+    x = mixture_draw(60, 1)
+    assert fokker.fit_prior(x, steps=1).recipe.training == replace(few.training, steps=1)
+    assert fokker.fit_prior(x, recipe=DEFAULT, steps=1).recipe.training == replace(DEFAULT.training, steps=1)
 
 
 def test_a_prior_has_no_conditions_to_be_weighted(prior):

@@ -14,6 +14,7 @@ from .networks.variance_head import VarianceHead
 from .noise import Correlated, White
 from .operators.base import LinearOperator, SpectralOperator
 from .operators.layouts import RandomLayouts
+from .posterior.choice import guided
 from .posterior.conditional import ConditionalPosterior
 from .posterior.daps import DAPS
 from .posterior.ddrm import DDRM
@@ -59,5 +60,5 @@ __all__ = [
     "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SpectralOperator", "StudentT", "SumScore",
     "TiltedScore", "Transition", "TwistedSMC", "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead",
     "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior", "fit_variance",
-    "langevin", "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
+    "guided", "langevin", "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip

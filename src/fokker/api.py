@@ -103,7 +103,8 @@ def fit_prior(
 ) -> Prior:
     """Learn the law of x (N, *x_shape), of any shape, as a score model of plain x: noise is white in the units of x.
 
-    The arguments are those of `fit`; the coordinates of the recipe play no part. `fokker.sample(prior, (n, *x_shape))`
+    The arguments are those of `fit`; the coordinates of the recipe play no part, "default" follows the number of rows
+    (see `posterior.recipes.adapted_prior`). `fokker.sample(prior, (n, *x_shape))`
     or `prior.sample(n)` draws, `fokker.log_prob(prior, x)` gives densities.
 
     Raises InputError for NaN, infinities, fewer than 10 rows, x that never varies, entries of a vector that never vary,
@@ -111,8 +112,11 @@ def fit_prior(
     serve them all.
     """
     check_seed(seed)
-    recipe = _recipe(recipe, "none", steps)
-    data = Draws(x, seed, recipe.held_out)
+    chosen = recipes.get(recipe)
+    data = Draws(x, seed, chosen.held_out)
+    if recipe == recipes.DEFAULT.name:
+        chosen = recipes.adapted_prior(chosen, len(data.source))
+    recipe = _recipe(chosen, "none", steps)
     x = data.x_of(data.shown)
     _check_one_scale(x)
     moments = moments_of(x)

@@ -55,6 +55,22 @@ def _density(name: str) -> Parts:
     return Parts(kind, presets, density_run.run, density_page.write, density_metrics.summary_lines)
 
 
+def _battery() -> Parts:
+    from fokker.problems import battery_run, battery_summary
+    from fokker.report import battery_page
+
+    kind = battery_run.GuidanceBattery
+    return Parts(kind, kind.presets(), battery_run.run, battery_page.write, battery_summary.summary_lines)
+
+
+def _digits() -> Parts:
+    from fokker.problems import digits_metrics, digits_run
+    from fokker.problems.digits_settings import DigitsRun
+    from fokker.report import digits_page
+
+    return Parts(DigitsRun, DigitsRun.presets(), digits_run.run, digits_page.write, digits_metrics.summary_lines)
+
+
 _DENSITY_PRESETS = (
     "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in ten "
     "minutes; paper: the same with its full 90,000 steps, most of an hour."
@@ -86,6 +102,17 @@ PROBLEMS = {
         )
         for name, what in {"tanh": "a sharp edge", "bimodal": "two modes", "spiral": "one to four modes"}.items()
     },
+    "guidance-battery": Problem(
+        "every guided posterior beside the exact one: which method for which problem, and how wrong each is",
+        "quick: eight cases in a few minutes; paper: 48 cases with more steps, sampled twice, in an hour or two.",
+        _battery,
+    ),
+    "digits": Problem(
+        "handwritten digits from hidden pixels, blur and counts, by a learned prior and known operators",
+        "quick: 64 images, 39 samples of each, in a few minutes; paper: 200 images, 99 samples, 1,024 particles, in "
+        "most of half an hour.",
+        _digits,
+    ),
 }
 OUT_HELP = "Folder of the run; a run that was interrupted there continues."
 

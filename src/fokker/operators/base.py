@@ -140,6 +140,10 @@ class SpectralOperator(LinearOperator):
         """U c (..., *y_shape) for coefficients c (..., r)."""
         return self._on_rows("coefficients", coefficients, (self.rank,), self._data_from_spectrum)
 
+    def solve_normal(self, y: Tensor, spread: float, variance: float) -> Tensor:
+        """U (spread S^2 + variance)^-1 U^T y (..., *y_shape): (spread A A^T + variance)^-1 y within the range of A."""
+        return self._on_rows("y", y, self.y_shape, lambda rows: self._solve_normal(rows, spread, variance))
+
     @abstractmethod
     def _to_spectrum(self, x: Tensor) -> Tensor: ...
 
@@ -151,6 +155,10 @@ class SpectralOperator(LinearOperator):
 
     @abstractmethod
     def _data_from_spectrum(self, coefficients: Tensor) -> Tensor: ...
+
+    def _solve_normal(self, y: Tensor, spread: float, variance: float) -> Tensor:
+        total = spread * self._constant("singular_values", y) ** 2 + variance
+        return self._data_from_spectrum(self._data_to_spectrum(y) / total)
 
     def _apply(self, x: Tensor) -> Tensor:
         return self._data_from_spectrum(self._constant("singular_values", x) * self._to_spectrum(x)[:, : self.rank])

@@ -100,6 +100,7 @@ class PeriodicBlur(Blur, Selection):
         rank = int(seen.expand(shape).sum())
         self._transfer = transfer
         self._phase = torch.where(seen, transfer / size.clamp(min=1e-300), 1.0)
+        self._power = torch.where(seen, size**2, torch.inf)
         Selection.__init__(self, shape, shape, order[:rank], values[:rank])
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -107,6 +108,9 @@ class PeriodicBlur(Blur, Selection):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return _multiplied(y, self._constant("_transfer", y).conj())
+
+    def _solve_normal(self, y: Tensor, spread: float, variance: float) -> Tensor:
+        return _multiplied(y, 1 / (spread * self._constant("_power", y) + variance))  # zero where nothing is seen
 
     def _transform(self, x: Tensor) -> Tensor:
         return _hartley(x).flatten(1)
@@ -129,7 +133,8 @@ def _hartley(image: Tensor) -> Tensor:
 
 def _multiplied(image: Tensor, factor: Tensor) -> Tensor:
     """The real image whose Fourier transform is multiplied by a factor (H, W) with the symmetry of real images."""
-    return torch.fft.ifft2(torch.fft.fft2(image) * factor).real
+    half = factor[..., : image.shape[-1] // 2 + 1]
+    return torch.fft.irfft2(torch.fft.rfft2(image) * half, s=image.shape[-2:])
 
 
 def _outside(index: Tensor, n: int, boundary: str) -> Tensor:

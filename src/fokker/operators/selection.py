@@ -39,6 +39,11 @@ class Selection(SpectralOperator):
         """Q^T c (B, *x_shape) for rows (B, n)."""
         return coefficients.unflatten(1, self.x_shape)
 
+    def _apply(self, x: Tensor) -> Tensor:
+        # of the permutation only the seen part is needed, and index_select has the faster derivative
+        seen = self._transform(x).index_select(1, self._constant("_order", x)[: self.rank])
+        return self._data_from_spectrum(self._constant("singular_values", x) * seen)
+
     def _to_spectrum(self, x: Tensor) -> Tensor:
         return self._transform(x)[:, self._constant("_order", x)]
 
@@ -58,6 +63,12 @@ class Identity(Selection):
     def __init__(self, x_shape: Sequence[int]) -> None:
         n = math.prod(checked_shape("Identity: x_shape", x_shape))
         super().__init__(x_shape, x_shape, torch.arange(n), torch.ones(n))
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y
 
 
 class Inpainting(Selection):
@@ -81,7 +92,11 @@ class Inpainting(Selection):
         chosen = kept.flatten().nonzero()[:, 0]
         if len(chosen) == 0:
             raise InputError("Inpainting: got a mask without True, one that keeps an entry is accepted")
+        self._chosen = chosen
         super().__init__(shape, (len(chosen),), chosen, torch.ones(len(chosen)))
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x.flatten(1).index_select(1, self._constant("_chosen", x))
 
     @classmethod
     def box(cls, x_shape: Sequence[int], top: int, left: int, height: int, width: int) -> Inpainting:

@@ -61,7 +61,7 @@ class DDRM(GuidedPosterior):
             )
         if len(operator.singular_values) == 0:
             raise InputError("forward: is singular in every direction, DDRM needs a singular value above zero")
-        if not isinstance(likelihood, Gaussian) or not isinstance(likelihood.std, int | float):
+        if not isinstance(likelihood, Gaussian) or likelihood.variance is None or likelihood.variance.ndim > 0:
             raise InputError(
                 f"likelihood: got {likelihood!r}, DDRM needs fokker.Gaussian(std) with one number; PiGDM and "
                 "MomentMatching take other Gaussian noise, DPS and DAPS any"
@@ -166,4 +166,8 @@ def _data(problem: Problem, cond: Cond, like: Tensor) -> tuple[int, Tensor, Tens
     operator = problem.linear
     assert isinstance(operator, SpectralOperator)
     values = operator.singular_values.to(like)
-    return len(values), problem.likelihood.std / values, operator.data_to_spectrum(cond[MEASURED]) / values
+    return (
+        len(values),
+        problem.likelihood.variance.sqrt().to(like) / values,
+        operator.data_to_spectrum(cond[MEASURED]) / values,
+    )

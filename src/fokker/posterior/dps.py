@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.posterior.evaluation import At
+from fokker.posterior.gaussian_data import as_gaussian
 from fokker.posterior.guided import GuidedPosterior, GuidedScore
 from fokker.posterior.problem import MEASURED, Problem
 from fokker.processes import Time
@@ -98,13 +99,19 @@ class AfterStep:
             x = state.x.detach().requires_grad_()
             d = model.denoise(x, t, cond)
             assert isinstance(d, Tensor)
-            residual = (cond[MEASURED] - self.problem.clean(d, cond)).flatten(1)
-            # the root of a sum of squares has no gradient at zero, where nothing is to be corrected
-            norm = residual.square().sum(1).clamp(min=torch.finfo(residual.dtype).tiny).sqrt()
+            residual = self._residual(self.problem.clean(d, cond), cond[MEASURED])
+            norm = torch.linalg.vector_norm(residual, dim=1)  # its gradient at zero is zero: nothing is to be corrected
             gradient = torch.autograd.grad(norm.sum(), x)[0]
         after, info = self.inner.step(Held(model, d.detach()), state, t, s, noise, cond)
         assert isinstance(after.x, Tensor)
-        return Carried(after.x - self.scale * gradient, after.memory), info
+        return Carried(torch.sub(after.x, gradient, alpha=self.scale), after.memory), info
+
+    def _residual(self, clean: Tensor, y: Tensor) -> Tensor:
+        if not hasattr(self.problem.likelihood, "gaussian"):
+            return (y - clean).flatten(1)
+        data, law = as_gaussian(self.problem.likelihood, y)
+        assert law.variance is not None
+        return ((data - clean) / (2 * law.variance.to(clean)).sqrt()).flatten(1)
 
     def settings(self) -> dict[str, Any]:
         """Those of the inner sampler, and the scale."""

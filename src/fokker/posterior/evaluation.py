@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.posterior.gaussian_data import LinearData, as_gaussian
 from fokker.posterior.normal_equations import DENSE
 from fokker.posterior.problem import MEASURED, Problem
 from fokker.processes import NoiseProcess
@@ -25,13 +26,18 @@ class At:
         assert isinstance(problem.model.data_std, float)
         self.noise, self.data_std = process.noise, problem.model.data_std
         self.t, self.rho = t, process.noise_to_signal(t)
-        self.z = x_t / column(process.scale(t), x_t)
-        self.gain = process.sigma(t) ** 2 / process.scale(t)  # sigma^2 / m
+        self.scale = process.scale(t)
+        self.gain = process.sigma(t) ** 2 / self.scale  # sigma^2 / m
 
     @property
     def y(self) -> Tensor:
         """The measurement of each row."""
         return self.cond[MEASURED]
+
+    @property
+    def z(self) -> Tensor:
+        """x_t / m."""
+        return self.x_t / column(self.scale, self.x_t)
 
     @property
     def white(self) -> bool:
@@ -42,14 +48,10 @@ class At:
         """C value."""
         return self.noise.apply(value, self.cond.get("points"))
 
-    def noisy(self, v: Tensor) -> Tensor:
-        """R v."""
-        return self.problem.likelihood.apply(v.reshape(self.y.shape)).flatten(1)
-
-    def noise_matrix(self, like: Tensor) -> Tensor:
-        """R (m, m)."""
-        eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
-        return self.problem.likelihood.apply(eye.reshape(-1, *self.y.shape[1:])).flatten(1)
+    def linear_data(self, clean: Tensor) -> LinearData:
+        """What the data say near forward(D) = clean, with Gaussian noise."""
+        data, law = as_gaussian(self.problem.likelihood, self.y, clean.detach())
+        return LinearData((data - clean.detach()).flatten(1).double(), law, self.y.shape)
 
     def clean(self) -> Tensor:
         """forward(D) with its graph; InputError where the operator has lost the gradient."""

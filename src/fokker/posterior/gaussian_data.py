@@ -1,28 +1,77 @@
-"""Data with Gaussian noise, for methods that need its covariance."""
+"""Data with Gaussian noise, or with noise that has a Gaussian approximation, for methods that need its covariance."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.likelihoods import Gaussian
+from fokker.likelihoods import Gaussian, Likelihood
 from fokker.posterior.problem import Problem
 
 
+def as_gaussian(likelihood: Likelihood, y: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Gaussian]:
+    """The data and their Gaussian noise, in units of forward(x): y itself, or its likelihood's approximation.
+
+    clean: forward(x) near which the approximation has to hold; None: as y alone tells.
+    """
+    if isinstance(likelihood, Gaussian):
+        return y, likelihood
+    data, law = likelihood.gaussian(y, clean)  # type: ignore[attr-defined]
+    return data.to(y), law
+
+
+class LinearData(NamedTuple):
+    """Data less what is predicted (B, m), in float64, and their Gaussian noise, for data of `shape` (B, *y_shape)."""
+
+    residual: Tensor
+    law: Gaussian
+    shape: torch.Size
+
+    def noisy(self, v: Tensor) -> Tensor:
+        """R v for v (B, m)."""
+        return self.law.apply(v.reshape(self.shape)).flatten(1)
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of R, (m,), or (B, m) where each row has its own."""
+        return diagonal_of(self.law, self.shape).to(self.residual.device)
+
+    def matrix(self) -> Tensor:
+        """R (m, m), or (B, m, m) where each row has its own."""
+        return matrix_of(self.law, self.shape).to(self.residual.device)
+
+
 def check_gaussian(method: str, problem: Problem) -> float:
-    """The least variance of the noise in any direction; InputError unless it is Gaussian with a density."""
+    """The least variance of the noise in any direction; InputError unless it has a covariance, and a density."""
     likelihood = problem.likelihood
-    if not isinstance(likelihood, Gaussian):
+    if not isinstance(likelihood, Gaussian) and not hasattr(likelihood, "gaussian"):
         raise InputError(
-            f"likelihood: got {type(likelihood).__name__}, {method} needs fokker.Gaussian; DPS, DAPS and TwistedSMC "
-            "take any likelihood"
+            f"likelihood: got {type(likelihood).__name__}, {method} needs fokker.Gaussian or fokker.Poisson; DPS, DAPS "
+            "and TwistedSMC take any likelihood"
         )
-    if likelihood.covariance is not None:
-        floor = float(torch.linalg.eigvalsh(torch.as_tensor(likelihood.covariance, dtype=torch.float64))[0])
+    probe = torch.zeros(1, *problem.y_shape, dtype=torch.float64)
+    _, law = as_gaussian(likelihood, probe)
+    if law.covariance is not None:
+        floor = float(torch.linalg.eigvalsh(law.covariance)[0])
     else:
-        floor = float(torch.as_tensor(likelihood.std, dtype=torch.float64).min()) ** 2
+        floor = float(torch.as_tensor(law.variance).min())
     if floor == 0:
         raise InputError(f"likelihood: got noise of 0, {method} needs a standard deviation above 0")
-    probe = torch.zeros(1, *problem.y_shape, dtype=torch.float64)
-    likelihood.log_prob(probe, probe)  # says so where the shape of the noise is not that of y
+    law.log_prob(probe, probe)  # says so where the shape of the noise is not that of y
     return floor
+
+
+def matrix_of(law: Gaussian, shape: torch.Size) -> Tensor:
+    """R (m, m), or (B, m, m) where each row has its own, for data of this shape (B, *y_shape), in float64."""
+    return law.covariance if law.covariance is not None else torch.diag_embed(diagonal_of(law, shape))
+
+
+def diagonal_of(law: Gaussian, shape: torch.Size) -> Tensor:
+    """The diagonal of that."""
+    if law.covariance is not None:
+        return law.covariance.diagonal()
+    variance = torch.as_tensor(law.variance, dtype=torch.float64)
+    rows = variance.ndim == len(shape) and len(variance) > 1
+    return variance.expand(shape if rows else shape[1:]).flatten(1 if rows else 0)

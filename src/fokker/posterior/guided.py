@@ -9,6 +9,7 @@ exactly where p(y given x_t) is exact. The methods differ in how they approximat
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ class GuidedPosterior(ABC):
     """
 
     steps: ClassVar[int] = 64
+    why: str = ""  # this method was chosen, where `fokker.guided` chose it
 
     def __init__(self, prior: Any, *, forward: Any, likelihood: Any):
         self.problem = Problem(prior, forward, likelihood)
@@ -113,6 +115,7 @@ class GuidedPosterior(ABC):
                 rows=Rows.grid(len(measured), count, first),
                 progress=progress,
             )
+            self.problem.check_near(result.samples)
         except FloatingPointError as error:
             what = f"{type(self).__name__}: diverges for this noise and number of steps ({error})"
             raise InputError(f"{what}; more steps, or PiGDM or MomentMatching, are accepted") from error
@@ -164,7 +167,8 @@ class GuidedScore(Composed):
             assert isinstance(d, Tensor)
             at = At(self.problem, self.process, x, d, t, cond)
             gradient, value = self.guide(at)
-        if bool(gradient.isnan().any()) and bool(x_t.isfinite().all()):
+        # the sum is not finite if any entry is not: one pass, no mask in the usual case
+        if not math.isfinite(float(gradient.sum())) and bool(gradient.isnan().any()) and bool(x_t.isfinite().all()):
             raise InputError(
                 "forward: its gradient or that of the likelihood is NaN for a finite x, numbers are accepted"
             )

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fokker.composition import Composed
 from fokker.errors import InputError
+from fokker.likelihoods import Gaussian
 from fokker.posterior.evaluation import At
-from fokker.posterior.gaussian_data import check_gaussian
+from fokker.posterior.gaussian_data import check_gaussian, matrix_of
 from fokker.posterior.guided import GuidedPosterior, GuidedScore
 from fokker.posterior.problem import MEASURED, Problem
 from fokker.processes import NoiseProcess, Time, as_time
@@ -48,6 +49,11 @@ class KnownLikelihood(GuidedPosterior):
     def check(self) -> None:
         """A function, or what the closed form needs."""
         if self.log_prob is None:
+            if not isinstance(self.problem.likelihood, Gaussian):
+                got = type(self.problem.likelihood).__name__
+                raise InputError(
+                    f"likelihood: got {got}, KnownLikelihood needs fokker.Gaussian, or log_prob(y, x_t, t)"
+                )
             check_gaussian("KnownLikelihood", self.problem)
             if not isinstance(self.problem.model, MixtureScore) or self.problem.linear is None:
                 raise InputError(
@@ -71,8 +77,9 @@ class KnownLikelihood(GuidedPosterior):
         assert isinstance(model, MixtureScore) and operator is not None
         log_w, means, factors = model.given(at.z, at.rho)
         a = operator.matrix().to(means)
-        y = at.y.flatten(1)
-        r = at.noise_matrix(y.double()).to(means)
+        y, law = at.y.flatten(1), self.problem.likelihood
+        assert isinstance(law, Gaussian)
+        r = matrix_of(law, at.y.shape).to(means)
         spread = a @ factors
         root = torch.linalg.cholesky(spread @ spread.mT + r)  # (K, m, m), or (B, K, m, m)
         offset = y.to(means)[:, None] - means @ a.T

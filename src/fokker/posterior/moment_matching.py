@@ -28,11 +28,11 @@ class MomentMatching(GuidedPosterior):
     or three backward passes for each product. The covariance of a network need not be symmetric or positive: it is made
     so.
 
-    Raises InputError for noise that is not Gaussian or has no density.
+    Counts are taken by their Gaussian approximation. Raises InputError for noise that has no covariance or no density.
     """
 
     def check(self) -> None:
-        """Gaussian noise only."""
+        """Noise with a covariance."""
         self.noise_floor = check_gaussian("MomentMatching", self.problem)
 
     def model(self) -> ScoreModel:
@@ -43,7 +43,8 @@ class MomentMatching(GuidedPosterior):
         """The gradient, and log p(y given x_t): whole up to 64 entries of y, without the determinant beyond."""
         clean = at.clean()
         flat = clean.flatten(1)
-        r = (at.y - clean.detach()).flatten(1).double()
+        data = at.linear_data(clean)
+        r = data.residual
         adjoint, apply = at.linearised()
         gain = column(at.gain, r)
         if r.shape[1] > DENSE:
@@ -51,12 +52,12 @@ class MomentMatching(GuidedPosterior):
             def matvec(v: Tensor) -> Tensor:
                 back = adjoint(v)
                 both = at.derivative(at.coloured(back)) + at.coloured(at.derivative_transposed(back))
-                return gain * apply(both / 2) + at.noisy(v)
+                return gain * apply(both / 2) + data.noisy(v)
 
             u, value = conjugate_gradients(matvec, r)
             return at.pull(clean, u.to(clean).reshape(clean.shape)), value.to(clean)
         rows = torch.stack([at.pull(flat[:, k].sum(), keep=True) for k in range(r.shape[1])], 1)  # of H J
         covariance = torch.stack([apply(at.coloured(rows[:, k])) for k in range(r.shape[1])], 2)
-        matrix = column(at.gain, covariance) * (covariance + covariance.mT) / 2 + at.noise_matrix(r)
+        matrix = column(at.gain, covariance) * (covariance + covariance.mT) / 2 + data.matrix()
         u, value = solve_dense(matrix, self.noise_floor, r)
         return torch.einsum("bk,bk...->b...", u.to(rows), rows), value.to(clean)

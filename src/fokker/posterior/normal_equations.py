@@ -41,15 +41,19 @@ def solve_dense(matrix: Tensor, floor: Tensor | float, r: Tensor) -> tuple[Tenso
     return u, -0.5 * ((r * u).sum(1) + log_det)
 
 
-def conjugate_gradients(matvec: Matvec, r: Tensor, tolerance: float = 1e-6, most: int = 200) -> tuple[Tensor, Tensor]:
-    """u (B, m) with |matvec(u) - r| <= tolerance |r| for each row, and -r u / 2 (B,).
+def conjugate_gradients(
+    matvec: Matvec, r: Tensor, diagonal: Tensor | None = None, tolerance: float = 1e-4, most: int = 200
+) -> tuple[Tensor, Tensor]:
+    """u (B, m) with |matvec(u) - r| <= tolerance |r| for each row, and -r u / 2 (B,), less half the log of `diagonal`.
 
-    A row that is done no longer changes, so that no row depends on the others. Rows that have not converged after
+    diagonal: that of the matrices, (m,) or (B, m), by which they are preconditioned: diagonal ones take one product. A
+    row that is done no longer changes, so that no row depends on the others. Rows that have not converged after
     `most` products, or meet a direction in which `matvec` is not positive, keep what they have.
     """
-    u, residual, direction = torch.zeros_like(r), r, r
-    square = (r * r).sum(1)
-    goal = tolerance**2 * square
+    inverse = torch.ones(()).to(r) if diagonal is None else 1 / diagonal
+    u, residual, direction = torch.zeros_like(r), r, inverse * r
+    square = (r * direction).sum(1)
+    goal = tolerance * torch.linalg.vector_norm(r, dim=1)
     active = square > 0
     for _ in range(most):
         if not bool(active.any()):
@@ -60,9 +64,11 @@ def conjugate_gradients(matvec: Matvec, r: Tensor, tolerance: float = 1e-6, most
         step = torch.where(active, square / torch.where(curvature > 0, curvature, 1.0), 0.0)[:, None]
         u = u + step * direction
         residual = residual - step * product
-        after = (residual * residual).sum(1)
+        scaled = inverse * residual
+        after = (residual * scaled).sum(1)
         ratio = torch.where(active, after / torch.where(square > 0, square, 1.0), 0.0)[:, None]
-        direction = residual + ratio * direction
+        direction = scaled + ratio * direction
         square = torch.where(active, after, square)
-        active = active & (square > goal)
-    return u, -0.5 * (r * u).sum(1)
+        active = active & (torch.linalg.vector_norm(residual, dim=1) > goal)
+    value = -0.5 * (r * u).sum(1)
+    return u, value if diagonal is None else value - 0.5 * diagonal.log().sum(-1)

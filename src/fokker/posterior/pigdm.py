@@ -5,6 +5,8 @@ Source: Song et al. 2023 (PiGDM, ICLR), here for any Gaussian noise and any diff
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from fokker.operators.base import SpectralOperator
@@ -12,7 +14,10 @@ from fokker.posterior.evaluation import At
 from fokker.posterior.gaussian_data import check_gaussian
 from fokker.posterior.guided import GuidedPosterior, GuidedScore
 from fokker.posterior.normal_equations import DENSE, columns, conjugate_gradients, solve_dense
+from fokker.processes import NoiseProcess
 from fokker.score import ScoreModel
+
+LARGEST = 2**24  # entries of a matrix that may be made for its diagonal
 
 
 class PiGDM(GuidedPosterior):
@@ -24,15 +29,19 @@ class PiGDM(GuidedPosterior):
 
     Exact for data N(mean, d^2 I) with a linear operator; biased for all others, which the battery of `fokker run
     guidance-battery` measures. One evaluation and one backward pass per step. An operator with a known singular value
-    decomposition and noise of one standard deviation is solved in its spectrum, others by a Cholesky factor up to 64
-    entries of y and by conjugate gradients beyond.
+    decomposition and noise of one standard deviation is solved in its spectrum, other linear ones by conjugate
+    gradients, nonlinear ones by a Cholesky factor up to 64 entries of y and by conjugate gradients beyond.
 
-    Raises InputError for noise that is not Gaussian or has no density.
+    Counts are taken by their Gaussian approximation. Raises InputError for noise that has no covariance or no density.
     """
 
     def check(self) -> None:
-        """Gaussian noise only."""
+        """Noise with a covariance."""
         self.noise_floor = check_gaussian("PiGDM", self.problem)
+        operator, process = self.problem.linear, self.problem.model.process
+        white = isinstance(process, NoiseProcess) and process.noise.white
+        known = operator is not None and white and math.prod(operator.shape) <= LARGEST
+        self.gram = operator.matrix().square().sum(1) if known and operator is not None else None  # diagonal of A A^T
 
     def model(self) -> ScoreModel:
         """The guided prior."""
@@ -43,20 +52,20 @@ class PiGDM(GuidedPosterior):
         rho2, d2 = float(at.rho) ** 2, at.data_std**2
         spread = rho2 * d2 / (rho2 + d2)
         clean = at.clean()
-        r = (at.y - clean.detach()).flatten(1).double()
-        likelihood, operator = self.problem.likelihood, self.problem.linear
-        if isinstance(operator, SpectralOperator) and isinstance(likelihood.std, float) and at.white:
-            total = spread * operator.singular_values.to(r) ** 2 + likelihood.std**2
-            seen = operator.data_to_spectrum(r.reshape(clean.shape))
-            u = operator.data_from_spectrum(seen / total).flatten(1)
-            value = -0.5 * (seen**2 / total).sum(1)
+        data, operator = at.linear_data(clean), self.problem.linear
+        r, variance = data.residual, data.law.variance
+        if isinstance(operator, SpectralOperator) and variance is not None and variance.ndim == 0 and at.white:
+            u = operator.solve_normal(r.reshape(clean.shape), spread, float(variance)).flatten(1)
+            value = -0.5 * (r * u).sum(1)
         else:
             adjoint, apply = at.linearised()
 
             def matvec(v: Tensor) -> Tensor:
-                return spread * apply(at.coloured(adjoint(v))) + at.noisy(v)
+                return spread * apply(at.coloured(adjoint(v))) + data.noisy(v)
 
-            if r.shape[1] <= DENSE:
+            if self.gram is not None:
+                u, value = conjugate_gradients(matvec, r, spread * self.gram.to(r) + data.diagonal())
+            elif r.shape[1] <= DENSE:
                 u, value = solve_dense(columns(matvec, r), self.noise_floor, r)
             else:
                 u, value = conjugate_gradients(matvec, r)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,12 +60,17 @@ class Problem:
         Where it is not finite: FloatingPointError if x has gone astray, InputError otherwise.
         """
         out = self._call(self.to_x(x_0, cond))
-        if not bool(torch.isfinite(out.detach().sum())) and not bool(torch.isfinite(out.detach()).all()):
-            reached = float(x_0.detach().abs().max())
-            if not reached <= ASTRAY * self.model.data_std:  # type: ignore[operator]
-                raise FloatingPointError(f"x reached {reached:.3g}")
+        if not math.isfinite(float(out.detach().sum())) and not bool(torch.isfinite(out.detach()).all()):
+            self.check_near(x_0)
             raise InputError("forward: gave NaN or infinity for a finite x, finite numbers are accepted")
         return out
+
+    def check_near(self, x_0: Tensor) -> None:
+        """FloatingPointError where what is diffused (B, *x_shape) has gone astray: a sampler that diverged."""
+        mean = self.model.moments.mean.to(x_0) if isinstance(self.model, Denoiser) else torch.zeros_like(x_0[:1])
+        reached = float((x_0.detach() - mean).abs().max())
+        if not reached <= ASTRAY * self.model.data_std:  # type: ignore[operator]
+            raise FloatingPointError(f"x reached {reached:.3g}")
 
     def to_x(self, x_0: Tensor, cond: Cond) -> Tensor:
         """x of what is diffused, rows with their conditions; differentiable."""

@@ -114,6 +114,15 @@ def adapted(recipe: Recipe, pairs: int, drawn_anew: bool) -> Recipe:
     )
 
 
+def adapted_prior(recipe: Recipe, rows: int) -> Recipe:
+    """The recipe for a prior from so many rows: as `adapted`, but for coordinates and levels.
+
+    x is learned as it is: no coordinates take over its large shapes, so the levels stay as high as for many rows.
+    """
+    held_back = adapted(recipe, rows, drawn_anew=False)
+    return replace(held_back, coordinates=recipe.coordinates, level_mean=recipe.level_mean, level_std=recipe.level_std)
+
+
 RECIPES = {recipe.name: recipe for recipe in (DEFAULT, PUBLISHED)}
 
 

@@ -32,7 +32,8 @@ LEAST_ESS = 0.1  # of the particles; below, a warning
 class TwistedSMC(GuidedPosterior):
     """A population of particles follows the guided prior; weights undo what the guidance approximates.
 
-    With ptilde(y given x_t) the approximation of the method `twist` (DPS, PiGDM or MomentMatching), p the prior's step
+    With ptilde(y given x_t) the approximation of the method `twist` (DPS, PiGDM or MomentMatching; by default PiGDM
+    where the noise has a covariance, DPS for other laws), p the prior's step
     and q the guided one, a step from t to s multiplies the weights by
 
         ptilde(y given x_s) p(x_s given x_t) / (ptilde(y given x_t) q(x_s given x_t, y)),
@@ -59,7 +60,8 @@ class TwistedSMC(GuidedPosterior):
         particles: int = 1024,
     ):
         check_count(particles)
-        twist = (PiGDM if isinstance(likelihood, Gaussian) else DPS) if twist is None else twist
+        if twist is None:
+            twist = PiGDM if isinstance(likelihood, Gaussian) or hasattr(likelihood, "gaussian") else DPS
         self.guided = twist(prior, forward=forward, likelihood=likelihood)
         found = self.guided.model()
         if not isinstance(found, GuidedScore):

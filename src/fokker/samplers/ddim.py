@@ -15,12 +15,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, GaussianStep
-from fokker.samplers.transition import held
+from fokker.samplers.transition import Span, held, span
 from fokker.score import ScoreModel
 from fokker.states import Cond, State, over_parts
 
@@ -41,20 +41,20 @@ class DDIM(GaussianStep):
         if s == 0:
             return Carried(x_0_hat), over_parts(lambda process: process.sigma(0.0), model.process)
 
-        def ratio(process: NoiseProcess) -> float:
-            return float(process.noise_to_signal(s) / process.noise_to_signal(t))
+        spans = over_parts(lambda process: span(process, t, s), model.process)
 
-        def mean(process: NoiseProcess, x: Tensor, d: Tensor) -> Tensor:
-            r = ratio(process)
+        def mean(ends: Span, x: Tensor, d: Tensor) -> Tensor:
+            r = ends.rho_s / ends.rho_t
             # e^-2I without cancellation at either end of eta.
             kept = math.sqrt((1 - self.eta) * (1 + self.eta) + (self.eta * r) ** 2)
-            return held(process, x, d, t, s, r * kept)
+            return held(ends, x, d, r * kept)
 
-        def std(process: NoiseProcess) -> Tensor:
-            r = ratio(process)
-            return process.sigma(s) * (self.eta * math.sqrt((1 - r) * (1 + r)))
+        def std(ends: Span) -> Tensor:
+            r = ends.rho_s / ends.rho_t
+            value = ends.m_s * ends.rho_s * self.eta * math.sqrt((1 - r) * (1 + r))
+            return torch.tensor(value, dtype=torch.float64)
 
-        return Carried(over_parts(mean, model.process, state.x, x_0_hat)), over_parts(std, model.process)
+        return Carried(over_parts(mean, spans, state.x, x_0_hat)), over_parts(std, spans)
 
     def settings(self) -> dict[str, Any]:
         """Name and eta."""

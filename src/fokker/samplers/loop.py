@@ -5,6 +5,7 @@ A sampler supplies `init` and `step`; from there every model and every sampler f
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -268,7 +269,7 @@ def check_finite(x: State, index: int, key: Key) -> None:
     """FloatingPointError naming the step and the first sample of a state that is not finite."""
     for name, value in x.items() if isinstance(x, dict) else [("x", x)]:
         # The sum is not finite if any entry is not: one pass, no mask in the usual case.
-        if not bool(torch.isfinite(value.sum())):
+        if not math.isfinite(float(value.sum())):
             bad = (~torch.isfinite(value)).reshape(len(value), -1).any(1).nonzero().flatten()
             if len(bad):
                 row = int(bad[0])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess
 from fokker.samplers.base import Carried, GaussianStep
 from fokker.score import ScoreModel
-from fokker.states import Cond, State, column, over_parts
+from fokker.states import Cond, State, over_parts
 
 Alpha = float | Callable[[Tensor], Tensor]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -52,36 +52,55 @@ class Transition(GaussianStep):
         if s == 0:
             return Carried(x_0_hat), over_parts(lambda process: process.sigma(0.0), model.process)
         memory = state.memory if state.memory is not None else over_parts(lambda process: None, model.process)
+        spans = over_parts(lambda process: span(process, t, s), model.process)
+        exponents = over_parts(self._exponents, spans)
 
-        def mean(process: NoiseProcess, x: Tensor, d: Tensor, before: tuple[Tensor, float] | None) -> Tensor:
-            h, extra = self._exponents(process, t, s)
+        def mean(
+            ends: Span, c: tuple[float, float], x: Tensor, d: Tensor, before: tuple[Tensor, float] | None
+        ) -> Tensor:
+            h, extra = c
             decay = math.exp(-h - extra)
             if self.order == 2 and before is not None:
                 # (1 - e^-ah) D + [h - (1 - e^-ah)/a] (D - D_before)/h_before, written as a shift of D; a h = h + extra.
                 gain = (h / (1 - decay) - h / (h + extra)) / before[1]
                 d = torch.lerp(before[0], d, 1 + gain)
-            return held(process, x, d, t, s, decay)
+            return held(ends, x, d, decay)
 
-        def std(process: NoiseProcess) -> Tensor:
-            return process.sigma(s) * math.sqrt(-math.expm1(-2 * self._exponents(process, t, s)[1]))
+        def std(ends: Span, c: tuple[float, float]) -> Tensor:
+            return torch.tensor(ends.m_s * ends.rho_s * math.sqrt(-math.expm1(-2 * c[1])), dtype=torch.float64)
 
-        means = over_parts(mean, model.process, state.x, x_0_hat, memory)
-        remember = over_parts(lambda p, d: (d, self._exponents(p, t, s)[0]), model.process, x_0_hat)
-        return Carried(means, remember if self.order == 2 else None), over_parts(std, model.process)
+        means, stds = over_parts(mean, spans, exponents, state.x, x_0_hat, memory), over_parts(std, spans, exponents)
+        if self.order == 1:
+            return Carried(means), stds
+        return Carried(means, over_parts(lambda d, c: (d, c[0]), x_0_hat, exponents)), stds
 
-    def _exponents(self, process: NoiseProcess, t: float, s: float) -> tuple[float, float]:
+    def _exponents(self, ends: Span) -> tuple[float, float]:
         """h = log(rho_t / rho_s) and I, the integral of alpha over it."""
-        rho_t, rho_s = float(process.noise_to_signal(t)), float(process.noise_to_signal(s))
-        return math.log(rho_t / rho_s), alpha_integral(self.alpha, rho_s, rho_t)
+        return math.log(ends.rho_t / ends.rho_s), alpha_integral(self.alpha, ends.rho_s, ends.rho_t)
 
     def settings(self) -> dict[str, Any]:
         """Name, alpha and order."""
         return {"name": "transition", "alpha": alpha_name(self.alpha), "order": self.order}
 
 
-def held(process: NoiseProcess, x: Tensor, x_0_hat: Tensor, t: float, s: float, decay: float) -> Tensor:
+class Span(NamedTuple):
+    """m and rho at both ends of a step from t to s."""
+
+    m_t: float
+    m_s: float
+    rho_t: float
+    rho_s: float
+
+
+def span(process: NoiseProcess, t: float, s: float) -> Span:
+    """Both ends in one evaluation each: for small networks the functions of time are a good part of a step."""
+    ends = torch.tensor([t, s], dtype=torch.float64)
+    return Span(*process.scale(ends).tolist(), *process.noise_to_signal(ends).tolist())
+
+
+def held(ends: Span, x: Tensor, x_0_hat: Tensor, decay: float) -> Tensor:
     """The mean of x_s with the denoised value held: m_s (D + decay (x_t / m_t - D)), decay = (rho_s / rho_t) e^-I."""
-    return torch.lerp(x_0_hat, x / column(process.scale(t), x), decay) * column(process.scale(s), x)
+    return (ends.m_s * decay / ends.m_t * x).add_(x_0_hat, alpha=ends.m_s * (1 - decay))
 
 
 def alpha_integral(alpha: Alpha, rho_s: float, rho_t: float) -> float:
