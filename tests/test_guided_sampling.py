@@ -88,6 +88,42 @@ def test_particles_are_exact_whatever_the_twist(twist):
         assert float(z.abs().max()) > 3 * limit(len(z))
 
 
+LAWS = {
+    "laplace": fokker.Laplace(0.4),
+    "student": fokker.StudentT(3.0, 0.3),
+    "multiplicative": fokker.Multiplicative(0.3, 0.1),
+    "lognormal": fokker.LogNormal(0.4),
+    "saturating": fokker.Saturating(0.3, 1.0),
+    "unknown": fokker.UnknownNoise(3.0, 0.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the weights leave")
+@pytest.mark.parametrize("name", LAWS)
+def test_particles_with_any_law_of_noise(name):
+    """Two readings of 1 + exp(x): against quadrature; samples of another law's posterior are told from it."""
+    law, y = LAWS[name], torch.tensor([2.6, 1.9] if name != "saturating" else [1.0, 0.9], dtype=F64)
+    prior = fokker.GaussianScore(VE, torch.zeros(1, dtype=F64), torch.eye(1, dtype=F64))
+
+    def forward(x):
+        return (1 + x.exp() if name != "saturating" else x.exp()).expand(-1, 2)
+
+    posterior = fokker.TwistedSMC(prior, forward=forward, likelihood=law, particles=512)
+    found = posterior.sample(y.expand(24, 2), 512, steps=64)
+    x = torch.linspace(-7, 7, 20_001, dtype=F64)
+    density = (-0.5 * x**2 - 0.5 * math.log(2 * math.pi) + law.log_prob(y[None], forward(x[:, None]))).exp()
+    evidence = float(torch.trapezoid(density, x))
+    moments = torch.tensor([float(torch.trapezoid(density * x**k, x)) / evidence for k in (1, 2)])
+    each = torch.stack([found.samples.double()[..., 0].pow(k).mean(1) for k in (1, 2)], 1)
+    ratio = (found.log_evidence - math.log(evidence)).exp()
+    each, moments = torch.cat([each, ratio[:, None]], 1), torch.cat([moments, torch.ones(1)])
+    z = (each.mean(0) - moments) / (each.std(0) / 24**0.5)
+    assert float(z.abs().max()) < limit(len(z))
+    other = (-0.5 * x**2 - 50 * (forward(x[:, None])[:, 0] - y.mean()) ** 2).exp()
+    wrong = float(torch.trapezoid(other * x, x) / torch.trapezoid(other, x))
+    assert abs(float(each[:, 0].mean()) - wrong) > 3 * limit(3) * float(each[:, 0].std() / 24**0.5)
+
+
 @pytest.mark.filterwarnings("ignore:the weights leave")
 def test_particles_with_counts_and_a_nonlinear_operator():
     """Counts of exp(x): against quadrature."""
@@ -224,6 +260,7 @@ def wrong_rows(x):
 
 
 COUNTS = {"likelihood": fokker.Poisson()}
+OWN = fokker.LogDensity(lambda y, clean: -(y - clean).square().sum(1))
 REFUSED = {  # name: (method, what is given, part of the message)
     "detached operator": ("dps", {"forward": lost}, "lost the gradient"),
     "operator that gives NaN": ("dps", {"forward": broken}, "NaN or infinity"),
@@ -233,8 +270,8 @@ REFUSED = {  # name: (method, what is given, part of the message)
     "operator that raises": ("dps", {"forward": lambda x: x @ torch.ones(9, 1, dtype=F64)}, "fails on x"),
     "no likelihood": ("dps", {"likelihood": 0.3}, "likelihood: got float"),
     "no prior": ("dps", {"prior": "x"}, "prior: got str"),
-    "heavy tails for pigdm": ("pigdm", {"likelihood": fokker.Laplace(0.3)}, "TwistedSMC"),
-    "heavy tails for moment matching": ("moment_matching", {"likelihood": fokker.Laplace(0.3)}, "TwistedSMC"),
+    "own density for pigdm": ("pigdm", {"likelihood": OWN}, "TwistedSMC"),
+    "own density for moment matching": ("moment_matching", {"likelihood": OWN}, "TwistedSMC"),
     "counts for the closed form": ("known", COUNTS, "Gaussian"),
     "counts for ddrm": ("ddrm", COUNTS, "DAPS"),
     "noise of zero": ("pigdm", {"likelihood": fokker.Gaussian(0.0)}, "above 0"),
@@ -322,16 +359,17 @@ def test_guided_takes_what_fits_and_says_why():
     def same(x):
         return 1.0 * x
 
-    gaussian_noise, counts, heavy = fokker.Gaussian(0.3), fokker.Poisson(background=0.1), fokker.Laplace(0.3)
+    gaussian_noise, counts, own = fokker.Gaussian(0.3), fokker.Poisson(background=0.1), OWN
     cases = [
         (normal(4), Matrix(torch.eye(4)), gaussian_noise, fokker.KnownLikelihood),
         (normal(4), same, gaussian_noise, fokker.TwistedSMC),
         (normal(4), same, counts, fokker.TwistedSMC),
-        (normal(4), same, heavy, fokker.TwistedSMC),
+        (normal(4), same, own, fokker.TwistedSMC),
         (normal(20), same, gaussian_noise, fokker.MomentMatching),
         (normal(100), same, gaussian_noise, fokker.PiGDM),
         (normal(100), same, counts, fokker.PiGDM),
-        (normal(20), same, heavy, fokker.DAPS),
+        (normal(20), same, own, fokker.DAPS),
+        (normal(20), same, fokker.Laplace(0.3), fokker.MomentMatching),
     ]
     for prior, forward, likelihood, kind in cases:
         found = fokker.guided(prior, forward, likelihood)

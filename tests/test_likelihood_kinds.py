@@ -288,3 +288,20 @@ def test_a_reference_refuses_laws_that_tie_sensors_together():
     for law in (fokker.UnknownNoise(2.0, 1.0), fokker.Gaussian([0.1, 0.2, 0.3])):
         with pytest.raises(InputError, match="independent from entry to entry"):
             rectified_posterior(y, 0.2, np.eye(3), operator, likelihood=law)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [fokker.StudentT(3.0, 0.3), fokker.UnknownNoise(2.0, 0.5), fokker.Poisson(4.0, 1.0), fokker.Saturating(0.3, 5.0)],
+)
+def test_gaussian_approximations_have_the_slope_of_their_law(law):
+    """Near a given clean; a row's approximation does not depend on the others."""
+    generator = torch.Generator().manual_seed(0)
+    clean = 1 + torch.rand(6, 3, generator=generator, dtype=torch.float64)
+    y = law.sample(clean, generator)
+    data, gaussian = law.gaussian(y, clean)
+    torch.testing.assert_close(gaussian.slope(data, clean), law.slope(y, clean))
+    alone, of_one = law.gaussian(y[2:3], clean[2:3])
+    torch.testing.assert_close(of_one.slope(alone, clean[2:3]), gaussian.slope(data, clean)[2:3])
+    apart, without = law.gaussian(y)
+    assert without.slope(apart, clean).shape == clean.shape and bool(torch.isfinite(apart).all())

@@ -10,6 +10,7 @@ from scipy.special import gammaincinv, stdtrit
 from torch import Tensor
 
 from fokker.likelihood_checks import check_entries, flat, log_gaussian, normal, paired, positive, total, uniform
+from fokker.likelihoods import Gaussian
 
 FINITE = "finite numbers are accepted"
 
@@ -51,6 +52,10 @@ class Multiplicative:
         """InputError unless y is finite."""
         check_entries(y, y.isfinite(), FINITE)
 
+    def gaussian(self, y: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Gaussian]:
+        """The data and the Gaussian law that approximates theirs: the spread at clean, or at y where none is given."""
+        return y, Gaussian(self._spread(y if clean is None else clean))
+
     def _spread(self, clean: Tensor) -> Tensor:
         return self.std * clean.abs().clamp(min=self.floor)
 
@@ -81,6 +86,10 @@ class Laplace:
     def slope(self, y: Tensor, clean: Tensor) -> Tensor:
         """Derivative of log_prob by clean, of its shape (B, *y_shape)."""
         return (paired(y, clean) - clean).sign() / self.scale
+
+    def gaussian(self, y: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Gaussian]:
+        """The data and the Gaussian law of the same variance, 2 scale^2."""
+        return y, Gaussian(math.sqrt(2) * self.scale)
 
     def check(self, y: Tensor) -> None:
         """InputError unless y is finite."""
@@ -117,6 +126,16 @@ class StudentT:
         """(df + 1) r / (df scale^2 + r^2), the derivative of log_prob by clean (B, *y_shape)."""
         residual = paired(y, clean) - clean
         return (self.df + 1) * residual / (self.df * self.scale**2 + residual.square())
+
+    def gaussian(self, y: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Gaussian]:
+        """The data and the Gaussian law with the same slope near clean, its variance (df scale^2 + r^2) / (df + 1).
+
+        Without clean the variance is scale^2, that of the middle.
+        """
+        if clean is None:
+            return y, Gaussian(self.scale)
+        residual = paired(y, clean) - clean
+        return y, Gaussian(((self.df * self.scale**2 + residual.square()) / (self.df + 1)).sqrt())
 
     def check(self, y: Tensor) -> None:
         """InputError unless y is finite."""
@@ -166,6 +185,18 @@ class UnknownNoise:
         """sigma (B,) given y and clean: sigma^2 ~ InverseGamma(shape + k/2, rate + |r|^2 / 2), exactly."""
         shape, rate = self._given(paired(y, clean) - clean)
         return _inverse_gamma(shape, rate, generator).sqrt().to(clean.dtype)
+
+    def gaussian(self, y: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Gaussian]:
+        """The data and the Gaussian law with the same slope near clean.
+
+        Its variance is (rate + |r|^2 / 2) / (shape + k / 2) for k entries. Without clean it is the most probable one,
+        rate / (shape + 1).
+        """
+        if clean is None:
+            return y, Gaussian(math.sqrt(self.rate / (self.shape + 1)))
+        residual = paired(y, clean) - clean
+        shape, rate = self._given(residual)
+        return y, Gaussian(_column((rate / shape).sqrt(), residual).expand_as(residual))
 
     def check(self, y: Tensor) -> None:
         """InputError unless y is finite."""

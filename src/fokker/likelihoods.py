@@ -186,6 +186,16 @@ class LogNormal:
         positive = torch.where(inside, clean, 1.0)
         return torch.where(inside, (y / positive).log(), 0.0) / (positive * self.std**2)
 
+    def gaussian(self, y: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Gaussian]:
+        """The data and the Gaussian law of the same relative spread: std |clean|, or std |y| where no clean is given.
+
+        At least a thousandth of std times the largest |y| of the row, so that it is not certain of zero.
+        """
+        check_density(self.std)
+        least = 1e-3 * y.abs().flatten(1).amax(1).clamp(min=torch.finfo(y.dtype).tiny)
+        size = (y if clean is None else clean).abs()
+        return y, Gaussian(self.std * torch.maximum(size, least.reshape(-1, *[1] * (y.ndim - 1))))
+
     def check(self, y: Tensor) -> None:
         """InputError unless y is finite and >= 0."""
         check_entries(y, y.isfinite() & (y >= 0), "finite numbers >= 0 are accepted")
@@ -232,6 +242,14 @@ class Saturating:
         hazard = torch.exp(-0.5 * z.square() - 0.5 * math.log(2 * math.pi) - torch.special.log_ndtr(z)) / self.std
         below = torch.where(y > self.level + margin, 0.0, (y - clean) / self.std**2)
         return torch.where((y - self.level).abs() <= margin, hazard, below)
+
+    def gaussian(self, y: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Gaussian]:
+        """The data and the Gaussian law N(clean, std^2); a reading at the level agrees with any clean above it."""
+        check_density(self.std)
+        if clean is None:
+            return y, Gaussian(self.std)
+        full = y >= self.level - torch.finfo(torch.float32).eps * abs(self.level)
+        return torch.where(full, torch.maximum(y, clean), y), Gaussian(self.std)
 
     def check(self, y: Tensor) -> None:
         """InputError unless y is finite and at most the level."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fokker.likelihood_counts import Poisson
 from fokker.likelihoods import Gaussian
 from fokker.posterior.daps import DAPS
 from fokker.posterior.guided import GuidedPosterior
@@ -26,18 +25,18 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
 
     In this order, each found best by the guidance battery (docs/guidance.md) for its kind of problem:
     - a prior that is a mixture (or a Gaussian), a linear operator, Gaussian noise: `KnownLikelihood`, exact;
-    - up to 8 unknowns: `TwistedSMC` (4,096 particles), with PiGDM as its guide where the noise is Gaussian or counts,
-      DPS for other laws: exact but for steps and particles;
-    - more, with Gaussian noise or counts: `MomentMatching` for up to 64 data, exact for Gaussian priors; `PiGDM` for
-      more data, where it costs a tenth;
-    - more, with another law: `DAPS`, which needs no covariance and does not diverge where DPS does.
+    - up to 8 unknowns: `TwistedSMC` (4,096 particles), its guide PiGDM where the noise has a Gaussian approximation,
+      DPS for one's own density: exact but for steps and particles;
+    - more, where the noise has a Gaussian approximation: `MomentMatching` for up to 64 data, exact for Gaussian priors;
+      `PiGDM` for more data, where it costs a tenth;
+    - more, with one's own density: `DAPS`, which needs no covariance and does not diverge where DPS does.
 
     The arguments are those of every method; raises InputError where they do not fit.
     """
     problem = Problem(prior, forward, likelihood)
     given: dict[str, Any] = {"forward": forward, "likelihood": likelihood}
     gaussian = isinstance(likelihood, Gaussian)
-    with_covariance = gaussian or isinstance(likelihood, Poisson)
+    with_covariance = gaussian or hasattr(likelihood, "gaussian")
     size, data = math.prod(problem.x_shape), math.prod(problem.y_shape)
     found: GuidedPosterior
     if gaussian and isinstance(problem.model, MixtureScore) and problem.linear is not None:

@@ -48,10 +48,10 @@ def check_gaussian(method: str, problem: Problem) -> float:
     likelihood = problem.likelihood
     if not isinstance(likelihood, Gaussian) and not hasattr(likelihood, "gaussian"):
         raise InputError(
-            f"likelihood: got {type(likelihood).__name__}, {method} needs fokker.Gaussian or fokker.Poisson; DPS, DAPS "
-            "and TwistedSMC take any likelihood"
+            f"likelihood: got {type(likelihood).__name__}, {method} needs one with a Gaussian approximation; DPS, DAPS "
+            "and TwistedSMC take any"
         )
-    probe = torch.zeros(1, *problem.y_shape, dtype=torch.float64)
+    probe = torch.ones(1, *problem.y_shape, dtype=torch.float64)
     _, law = as_gaussian(likelihood, probe)
     if law.covariance is not None:
         floor = float(torch.linalg.eigvalsh(law.covariance)[0])
