@@ -1,6 +1,6 @@
 """The guidance battery's page: which guided posterior for which problem.
 
-    fokker run guidance-battery --preset paper --out runs/battery     an hour or two on 2 cores
+    fokker run guidance-battery --preset paper --out runs/battery     most of an hour on 2 cores
     python benchmarks/guidance_battery.py runs/battery
 
 Writes benchmarks/results/guidance_battery.json (every number of the run), docs/guidance.md and docs/guidance.png.

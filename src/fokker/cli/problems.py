@@ -104,7 +104,7 @@ PROBLEMS = {
     },
     "guidance-battery": Problem(
         "every guided posterior beside the exact one: which method for which problem, and how wrong each is",
-        "quick: eight cases in a few minutes; paper: 48 cases with more steps, sampled twice, in an hour or two.",
+        "quick: eight cases in a few minutes; paper: 40 cases with more steps, sampled twice, in most of an hour.",
         _battery,
     ),
     "digits": Problem(
