@@ -32,6 +32,12 @@ bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/streaming.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sbi_tasks.py run
 	$(BIN)/python benchmarks/sbi_tasks.py collect
+	$(BIN)/fokker run guidance-battery --preset paper --out .bench/guidance-battery --quiet
+	$(BIN)/python benchmarks/guidance_battery.py .bench/guidance-battery
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/guidance_exact.py run
+	$(BIN)/python benchmarks/guidance_exact.py collect
+	$(BIN)/python benchmarks/guidance.py run
+	$(BIN)/python benchmarks/guidance.py collect
 
 paper: $(STAMP)
 	$(BIN)/python benchmarks/paper.py run
