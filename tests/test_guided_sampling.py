@@ -95,6 +95,7 @@ LAWS = {
     "lognormal": fokker.LogNormal(0.4),
     "saturating": fokker.Saturating(0.3, 1.0),
     "unknown": fokker.UnknownNoise(3.0, 0.5),
+    "own": fokker.LogDensity(lambda y, clean: -(2 * (y - clean)).cosh().log().sum(1) - 2 * math.log(math.pi / 2)),
 }
 
 
@@ -259,6 +260,14 @@ def wrong_rows(x):
     return (x @ ROW.T).sum(0)
 
 
+def many(x):
+    return x[:, :1].expand(-1, 65)
+
+
+def mixed(x):
+    return x - x.mean(0)
+
+
 COUNTS = {"likelihood": fokker.Poisson()}
 OWN = fokker.LogDensity(lambda y, clean: -(y - clean).square().sum(1))
 REFUSED = {  # name: (method, what is given, part of the message)
@@ -270,8 +279,11 @@ REFUSED = {  # name: (method, what is given, part of the message)
     "operator that raises": ("dps", {"forward": lambda x: x @ torch.ones(9, 1, dtype=F64)}, "fails on x"),
     "no likelihood": ("dps", {"likelihood": 0.3}, "likelihood: got float"),
     "no prior": ("dps", {"prior": "x"}, "prior: got str"),
-    "own density for pigdm": ("pigdm", {"likelihood": OWN}, "TwistedSMC"),
-    "own density for moment matching": ("moment_matching", {"likelihood": OWN}, "TwistedSMC"),
+    "own density of many data": ("pigdm", {"likelihood": OWN, "forward": many}, "TwistedSMC"),
+    "rows that depend on each other": ("dps", {"forward": mixed}, "when it came alone"),
+    "operator of chance": ("dps", {"forward": lambda x: x + torch.randn_like(x)}, "when it came alone"),
+    "one number for a row": ("dps", {"forward": lambda x: x[:, 0]}, "(2, m)"),
+    "numpy": ("dps", {"forward": lambda x: torch.from_numpy(x.numpy())}, "numpy has no gradient"),
     "counts for the closed form": ("known", COUNTS, "Gaussian"),
     "counts for ddrm": ("ddrm", COUNTS, "DAPS"),
     "noise of zero": ("pigdm", {"likelihood": fokker.Gaussian(0.0)}, "above 0"),
@@ -368,7 +380,8 @@ def test_guided_takes_what_fits_and_says_why():
         (normal(20), same, gaussian_noise, fokker.MomentMatching),
         (normal(100), same, gaussian_noise, fokker.PiGDM),
         (normal(100), same, counts, fokker.PiGDM),
-        (normal(20), same, own, fokker.DAPS),
+        (normal(20), same, own, fokker.MomentMatching),
+        (normal(100), same, own, fokker.DAPS),
         (normal(20), same, fokker.Laplace(0.3), fokker.MomentMatching),
     ]
     for prior, forward, likelihood, kind in cases:
@@ -376,3 +389,20 @@ def test_guided_takes_what_fits_and_says_why():
         assert type(found) is kind and found.why.startswith(kind.__name__)
     with pytest.raises(InputError, match="likelihood"):
         fokker.guided(normal(2), same, None)
+
+
+def test_ones_own_gaussian_density_is_the_gaussian():
+    """The same samples as with fokker.Gaussian, and evidence where the constant is given."""
+    constant = math.log(0.3) + 0.5 * math.log(2 * math.pi)
+    own = fokker.LogDensity(lambda y, clean: (-0.5 * ((y - clean) / 0.3) ** 2 - constant).sum(1))
+    given = {"prior": gaussian(VE), "forward": lambda x: x @ A.T}
+    y = torch.tensor([0.4, -0.9, 0.3], dtype=F64)
+    one, other = (fokker.guided(likelihood=law, **given).sample(y, 500) for law in (own, fokker.Gaussian(0.3)))
+    assert_allclose(one.samples, other.samples, atol=1e-6)
+    assert_allclose(one.log_evidence, other.log_evidence, atol=1e-6)
+
+
+@pytest.mark.parametrize("density", [lambda y, clean: undefined(clean), lambda y, clean: clean.detach().numpy().sum(1)])  # noqa: F821
+def test_a_density_that_fails_is_told_in_a_line(density):
+    with pytest.raises(InputError, match="log_prob"):
+        make("dps", likelihood=fokker.LogDensity(density)).sample(Y, 10)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.likelihood_checks import check_entries, paired
+from fokker.likelihoods import Gaussian
+
+MOST = 64  # entries whose curvatures are computed
 
 
 class LogDensity:
@@ -71,12 +74,51 @@ class LogDensity:
             raise InputError(f"log_prob: its derivative by clean is NaN in row {row}, finite numbers are accepted")
         return slope
 
+    def gaussian(self, y: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Gaussian]:
+        """Data and a Gaussian law that have the slope s of log_prob at clean, entry by entry.
+
+        The data are clean + v s. The variance v is the smaller of 1 / c, c the curvature there (Newton's step), and of
+        (y - clean) / s, with which the data are y itself; where neither is positive it is 1 / s^2, as the mean of s^2
+        is that of c. Entries have to be independent given clean for this to be good. Without clean, that at y.
+
+        Raises InputError for more than 64 entries: their curvatures take a backward pass each.
+        """
+        at = (y if clean is None else clean).detach()
+        entries = at[0].numel()
+        if entries > MOST:
+            raise InputError(f"log_prob: its curvature at {entries} entries is too much, up to {MOST} are accepted")
+        with torch.enable_grad():
+            at = at.requires_grad_()
+            slope = self.slope(y, at)
+            flat = slope.flatten(1)
+            seconds = [
+                torch.autograd.grad(flat[:, k].sum(), at, retain_graph=True, allow_unused=True)[0] if flat.requires_grad
+                else None
+                for k in range(entries)
+            ]  # fmt: skip
+        own = [torch.zeros(len(at)).to(at) if s is None else s.flatten(1)[:, k] for k, s in enumerate(seconds)]
+        curvature = -torch.stack(own, 1).reshape(at.shape).double()
+        slope, at = slope.detach().double(), at.detach().double()
+        residual = y.double() - at
+        other = torch.where(residual * slope > 0, slope / residual, 0.0)
+        precision = torch.maximum(curvature, other)
+        precision = torch.where(precision > 0, precision, slope.square()).clamp(min=1e-12)
+        return at + slope / precision, Gaussian(precision.rsqrt())
+
     def check(self, y: Tensor) -> None:
         """InputError unless y is finite."""
         check_entries(y, y.isfinite(), "finite numbers are accepted")
 
     def _value(self, y: Tensor, clean: Tensor) -> Tensor:
-        value: Any = self._log_prob(y, clean)
+        try:
+            value: Any = self._log_prob(y, clean)
+        except InputError:
+            raise
+        except Exception as error:  # a user's function may fail in any way
+            said = str(error).strip().split("\n")[0].rstrip(".")
+            if "numpy()" in said:
+                said = "numpy has no gradient; operations of torch are accepted"
+            raise InputError(f"log_prob: fails on clean of shape {tuple(clean.shape)}: {said}") from error
         if not isinstance(value, Tensor) or value.shape != (len(clean),):
             raise InputError(f"log_prob: returned {_shape(value)}, a tensor of shape ({len(clean)},) is accepted")
         wrong = value.isnan() | value.isposinf()

@@ -7,6 +7,7 @@ from typing import Any
 
 from fokker.likelihoods import Gaussian
 from fokker.posterior.daps import DAPS
+from fokker.posterior.gaussian_data import has_gaussian
 from fokker.posterior.guided import GuidedPosterior
 from fokker.posterior.known import KnownLikelihood
 from fokker.posterior.moment_matching import MomentMatching
@@ -25,25 +26,25 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
 
     In this order, each found best by the guidance battery (docs/guidance.md) for its kind of problem:
     - a prior that is a mixture (or a Gaussian), a linear operator, Gaussian noise: `KnownLikelihood`, exact;
-    - up to 8 unknowns: `TwistedSMC` (4,096 particles), its guide PiGDM where the noise has a Gaussian approximation,
-      DPS for one's own density: exact but for steps and particles;
-    - more, where the noise has a Gaussian approximation: `MomentMatching` for up to 64 data, exact for Gaussian priors;
+    - up to 8 unknowns: `TwistedSMC` (4,096 particles), its guide PiGDM (DPS for one's own density of more than
+      64 data): exact as particles and steps grow, and `checks["least_ess"]` tells whether they were enough;
+    - more, with noise of any law but such a density: `MomentMatching` for up to 64 data, exact for Gaussian priors;
       `PiGDM` for more data, where it costs a tenth;
-    - more, with one's own density: `DAPS`, which needs no covariance and does not diverge where DPS does.
+    - more, with such a density: `DAPS`, which needs no covariance and does not diverge where DPS does.
 
     The arguments are those of every method; raises InputError where they do not fit.
     """
     problem = Problem(prior, forward, likelihood)
     given: dict[str, Any] = {"forward": forward, "likelihood": likelihood}
     gaussian = isinstance(likelihood, Gaussian)
-    with_covariance = gaussian or hasattr(likelihood, "gaussian")
+    with_covariance = has_gaussian(likelihood, problem)
     size, data = math.prod(problem.x_shape), math.prod(problem.y_shape)
     found: GuidedPosterior
     if gaussian and isinstance(problem.model, MixtureScore) and problem.linear is not None:
         found, why = KnownLikelihood(prior, **given), "p(y given x_t) is known for this prior: exact but for the steps"
     elif size <= FEW:
         found = TwistedSMC(prior, particles=PARTICLES, **given)
-        why = f"{size} unknowns: weighted particles are exact but for their number and the steps"
+        why = f"{size} unknowns: weighted particles, exact as their number and the steps grow"
     elif with_covariance and data <= DENSE:
         found = MomentMatching(prior, **given)
         why = f"{size} unknowns are many for particles; with {data} data the denoiser's own covariance can be used"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.likelihood_counts import Poisson
 from fokker.posterior.evaluation import At
 from fokker.posterior.gaussian_data import as_gaussian
 from fokker.posterior.guided import GuidedPosterior, GuidedScore
@@ -107,7 +108,7 @@ class AfterStep:
         return Carried(torch.sub(after.x, gradient, alpha=self.scale), after.memory), info
 
     def _residual(self, clean: Tensor, y: Tensor) -> Tensor:
-        if not hasattr(self.problem.likelihood, "gaussian"):
+        if not isinstance(self.problem.likelihood, Poisson):
             return (y - clean).flatten(1)
         data, law = as_gaussian(self.problem.likelihood, y)
         assert law.variance is not None

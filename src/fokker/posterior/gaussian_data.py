@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.likelihood_custom import MOST, LogDensity
 from fokker.likelihoods import Gaussian, Likelihood
 from fokker.posterior.problem import Problem
 
@@ -43,10 +45,16 @@ class LinearData(NamedTuple):
         return matrix_of(self.law, self.shape).to(self.residual.device)
 
 
+def has_gaussian(likelihood: Likelihood, problem: Problem) -> bool:
+    """Whether the noise is Gaussian or has an approximation that is: one's own density has for up to 64 data."""
+    few = not isinstance(likelihood, LogDensity) or math.prod(problem.y_shape) <= MOST
+    return isinstance(likelihood, Gaussian) or (few and hasattr(likelihood, "gaussian"))
+
+
 def check_gaussian(method: str, problem: Problem) -> float:
     """The least variance of the noise in any direction; InputError unless it has a covariance, and a density."""
     likelihood = problem.likelihood
-    if not isinstance(likelihood, Gaussian) and not hasattr(likelihood, "gaussian"):
+    if not has_gaussian(likelihood, problem):
         raise InputError(
             f"likelihood: got {type(likelihood).__name__}, {method} needs one with a Gaussian approximation; DPS, DAPS "
             "and TwistedSMC take any"

@@ -85,7 +85,7 @@ class Problem:
         """y as (M, *y_shape) in float64, and whether it came so; InputError for what the likelihood cannot have."""
         out, batched = as_measurements(y, self.y_shape)
         if bool(out.isnan().any()):
-            raise InputError("y: got NaN; leave missing entries out of the operator (operators.Inpainting composed)")
+            raise InputError("y: got NaN; y without its missing entries is accepted, and an operator without them")
         check = getattr(self.likelihood, "check", None)
         if check is not None:
             check(out)
@@ -106,28 +106,36 @@ class Problem:
 
     def _call(self, x: Tensor) -> Tensor:
         out = self.forward(x)
-        if not isinstance(out, Tensor) or out.ndim < 1 or len(out) != len(x):
+        if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(x):
             found = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-            raise InputError(f"forward: gave {found} for x {tuple(x.shape)}, a tensor ({len(x)}, *y_shape) is accepted")
+            wanted = f"a tensor ({len(x)}, m) or ({len(x)}, *y_shape)"
+            raise InputError(f"forward: gave {found} for x {tuple(x.shape)}, {wanted} is accepted")
         return out
 
     def _probe(self) -> tuple[int, ...]:
         mean = self.model.moments.mean if isinstance(self.model, Denoiser) and self.given is None else torch.zeros(())
-        # two rows, so that an operator which mixes rows shows it
-        x = mean.to(self.model.device, self.model.dtype).expand(2, *self.x_shape).clone().requires_grad_()
+        x = mean.to(self.model.device, self.model.dtype).expand(2, *self.x_shape).clone()
+        x[1] += 0.1 * self.model.data_std  # type: ignore[operator]
+        x.requires_grad_()
         with torch.enable_grad():
             try:
-                out = self._call(x)
+                out, alone = self._call(x), self._call(x[:1])
             except InputError:
                 raise
             except Exception as error:  # a user's function may fail in any way
-                said = str(error).strip().split("\n")[0]
-                what = f"fails on x of shape {tuple(x.shape)}: {type(error).__name__}: {said}"
-                raise InputError(f"forward: {what}; an operator that takes such x is accepted") from error
+                said = str(error).strip().split("\n")[0].rstrip(".")
+                if "numpy()" in said:
+                    said = "numpy has no gradient; operations of torch are accepted"
+                raise InputError(f"forward: fails on x of shape {tuple(x.shape)}: {said}") from error
         if not out.requires_grad:
             raise InputError("forward: its value has lost the gradient; torch operations without detach are accepted")
-        if not bool(torch.isfinite(out).all()):
+        if not bool(torch.isfinite(out[0]).all()):
             raise InputError("forward: gave NaN or infinity at the prior's mean, finite numbers are accepted")
+        if float((out[0] - alone[0]).abs().max()) > 1e-3 * float(out[0].abs().max()) + 1e-6:
+            raise InputError(
+                "forward: gave another value for a row when it came alone; rows that depend neither on each other nor "
+                "on chance are accepted"
+            )
         return tuple(out.shape[1:])
 
 

@@ -89,6 +89,7 @@ PUBLISHED = Recipe(
 )  # fmt: skip
 
 MANY = 50_000  # pairs from which on they are too many to be learned by heart
+MANY_ROWS = 5_000  # of a prior
 
 
 def adapted(recipe: Recipe, pairs: int, drawn_anew: bool) -> Recipe:
@@ -117,8 +118,11 @@ def adapted(recipe: Recipe, pairs: int, drawn_anew: bool) -> Recipe:
 def adapted_prior(recipe: Recipe, rows: int) -> Recipe:
     """The recipe for a prior from so many rows: as `adapted`, but for coordinates and levels.
 
-    x is learned as it is: no coordinates take over its large shapes, so the levels stay as high as for many rows.
+    x is learned as it is: no coordinates take over its large shapes, so the levels stay as high as for many rows. From
+    5,000 rows on it is learned by heart too late to matter, and large batches give the smoother score.
     """
+    if rows >= MANY_ROWS:
+        return recipe
     held_back = adapted(recipe, rows, drawn_anew=False)
     return replace(held_back, coordinates=recipe.coordinates, level_mean=recipe.level_mean, level_std=recipe.level_std)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.likelihoods import Gaussian
 from fokker.posterior.dps import DPS, Held
+from fokker.posterior.gaussian_data import has_gaussian
 from fokker.posterior.guided import Guide, GuidedPosterior, GuidedScore
 from fokker.posterior.pigdm import PiGDM
 from fokker.posterior.problem import MEASURED, Problem
@@ -61,7 +61,7 @@ class TwistedSMC(GuidedPosterior):
     ):
         check_count(particles)
         if twist is None:
-            twist = PiGDM if isinstance(likelihood, Gaussian) or hasattr(likelihood, "gaussian") else DPS
+            twist = PiGDM if has_gaussian(likelihood, Problem(prior, forward, likelihood)) else DPS
         self.guided = twist(prior, forward=forward, likelihood=likelihood)
         found = self.guided.model()
         if not isinstance(found, GuidedScore):

@@ -27,7 +27,7 @@ def costs(found: list[Row]) -> Figure:
     kinds = list(dict.fromkeys(row.kind for row in found))
     columns = min(4, len(kinds))
     lines = math.ceil(len(kinds) / columns)
-    figure = drawing.new(3.1 * columns, 2.9 * lines + 1.0)
+    figure = drawing.new(max(7.0, 3.1 * columns), 2.9 * lines + 1.2)
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axes, kind in zip(grid.flat, kinds):
         for method, (colour, marker) in LOOKS.items():
@@ -47,7 +47,8 @@ def costs(found: list[Row]) -> Figure:
         axes.set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel("distance / that of exact samples")
-    figure.supxlabel("seconds for a case, one core", fontsize=9)
+    for axes in grid.flat[max(0, len(kinds) - columns) : len(kinds)]:
+        axes.set_xlabel("seconds for a case, one core")
     handles = [
         Line2D([], [], color=c, marker=m, ls="", ms=8 if m == "*" else 5.5, label=METHODS[name].words)
         for name, (c, m) in LOOKS.items()
@@ -55,7 +56,7 @@ def costs(found: list[Row]) -> Figure:
     ]
     handles.append(Line2D([], [], color="black", ls="--", lw=1, label="exact samples"))
     handles.append(Line2D([], [], color="black", marker="o", mfc="none", ls="", label="open: diverged on some cases"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, columns + 1), fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(2, columns)), fontsize=8)
     return figure
 
 
