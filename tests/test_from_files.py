@@ -313,3 +313,17 @@ def test_axes_of_length_one_in_measurements_and_rows(tmp_path, capsys):
         np.save(tmp_path / "y.npy", np.zeros(shape))
         assert cli.command(["sample", str(tmp_path / "m"), str(tmp_path / "y.npy"), "--quiet"]) == 2
         one_line(capsys, f"of shape {shape}, (1, 12) or (M, 1, 12) is accepted")
+
+
+def test_a_missing_column_of_a_measurement_is_told(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 1))
+    rows = np.hstack([x, x + rng.standard_normal((60, 3))])
+    pairs, lack, model = (str(tmp_path / name) for name in ("pairs.csv", "lack.csv", "model"))
+    np.savetxt(pairs, rows, delimiter=",", header="a,s_0,s_1,s_2", comments="")
+    np.savetxt(lack, rows[:2, 1:3], delimiter=",", header="s_0,s_1", comments="")
+    assert cli.command(["fit", pairs, "--x", "a", "--y", "s", "--steps", "1", "--out", model, "--quiet"]) == 0
+    capsys.readouterr()
+    assert cli.command(["sample", model, lack, "--out", str(tmp_path / "out.zarr"), "--quiet"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "'s' has 2 numbers in a row, 3 as in the fit are accepted; is a column missing?" in said and "\n" not in said

@@ -152,6 +152,8 @@ def _nearby(
         if 2 * min(chi2.sf(squares, count - 1), chi2.cdf(squares, count - 1)) < level:
             what = "over-confident" if width > 1 else "under-confident"
             words.append(f"around it {name} is {what}: samples should be {width:.2f} times as wide")
+    if words:
+        words[-1] += f" (of exact posteriors, {100 * NEW:g} in 100 measurements are told so)"
     seen = f"on the {count} nearest of {len(rows.x)} rows"
     least = f"a shift of {4 / np.sqrt(count):.1g} deviations or a width wrong by {100 * 3 / np.sqrt(2 * count):.0f} %"
     return bool(words), words or [f"around it, {seen}, nothing wrong is seen ({least} would mostly be)"]

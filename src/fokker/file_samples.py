@@ -46,6 +46,10 @@ def measurements(path: Path, posterior: ConditionalPosterior, data: Data | None)
         raise InputError(f"{error}; measurements have the names of the fit, or are the file's only array") from error
     for role, shape in {"y": posterior.y_shape, **posterior.extra}.items():
         found[role] = in_shape(found[role], shape)
+        if found[role].shape != shape and found[role].shape[1:] != shape:
+            got, wanted = (" x ".join(map(str, one)) or "one" for one in (found[role].shape[1:], shape))
+            told = f"{path}: {asked[role]!r} has {got} numbers in a row, {wanted} as in the fit are accepted"
+            raise InputError(f"{told}; is a column missing?")
         if found[role].shape == shape:  # one measurement, without an axis of its own
             found[role] = found[role][None]
     rows = {role: len(values) for role, values in found.items()}

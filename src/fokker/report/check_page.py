@@ -28,7 +28,7 @@ def write(checked: Checked, model: str, out: Path) -> Path:
         lede += f" Measurement {', '.join(strange[:5])}: not like the training data, or not explained."
     wrong = [str(k) for k, one in enumerate(checked.measured) if one.wrong_around]
     if wrong:
-        lede += f" Around measurement {', '.join(wrong[:5])} it is wrong."
+        lede += f" Around measurement {', '.join(wrong[:5])} it is found wrong, as 1 in 100 exact ones would be."
     page = Page(f"May this posterior be believed? {model}", lede)
     page.section("Verdict")
     page.checks([Check(text, False if text in verdict.words else None) for text in checked.words])
