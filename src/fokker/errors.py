@@ -11,3 +11,9 @@ class InputError(ValueError):
 
 class NotFinite(InputError, FloatingPointError):
     """Measurements for which there are no finite samples, as can happen far outside the training data."""
+
+
+def told(error: Exception) -> str:
+    """What a user's function that has to be differentiated said when it failed, in a line."""
+    said = str(error).strip().split("\n")[0].rstrip(".")
+    return "numpy has no gradient; operations of torch are accepted" if "numpy()" in said else said

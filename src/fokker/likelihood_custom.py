@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fokker.errors import InputError
+from fokker.errors import InputError, told
 from fokker.likelihood_checks import check_entries, paired
 from fokker.likelihoods import Gaussian
 
@@ -115,10 +115,7 @@ class LogDensity:
         except InputError:
             raise
         except Exception as error:  # a user's function may fail in any way
-            said = str(error).strip().split("\n")[0].rstrip(".")
-            if "numpy()" in said:
-                said = "numpy has no gradient; operations of torch are accepted"
-            raise InputError(f"log_prob: fails on clean of shape {tuple(clean.shape)}: {said}") from error
+            raise InputError(f"log_prob: fails on clean of shape {tuple(clean.shape)}: {told(error)}") from error
         if not isinstance(value, Tensor) or value.shape != (len(clean),):
             raise InputError(f"log_prob: returned {_shape(value)}, a tensor of shape ({len(clean)},) is accepted")
         wrong = value.isnan() | value.isposinf()

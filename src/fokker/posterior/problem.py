@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fokker.coordinates import Coordinates
-from fokker.errors import InputError
+from fokker.errors import InputError, told
 from fokker.operators.base import LinearOperator
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import as_measurements
@@ -123,10 +123,7 @@ class Problem:
             except InputError:
                 raise
             except Exception as error:  # a user's function may fail in any way
-                said = str(error).strip().split("\n")[0].rstrip(".")
-                if "numpy()" in said:
-                    said = "numpy has no gradient; operations of torch are accepted"
-                raise InputError(f"forward: fails on x of shape {tuple(x.shape)}: {said}") from error
+                raise InputError(f"forward: fails on x of shape {tuple(x.shape)}: {told(error)}") from error
         if not out.requires_grad:
             raise InputError("forward: its value has lost the gradient; torch operations without detach are accepted")
         if not bool(torch.isfinite(out[0]).all()):
