@@ -16,6 +16,7 @@ import platform
 import shutil
 from pathlib import Path
 
+from fokker.problems.battery_cases import all_cases
 from fokker.problems.battery_run import GuidanceBattery
 from fokker.problems.battery_summary import rows
 from fokker.report import files
@@ -50,8 +51,10 @@ def main() -> None:
     text = [
         "# Guided posteriors against exact ones",
         "",
-        "Written by `benchmarks/guidance_battery.py` from `fokker run guidance-battery --preset paper`: every method "
-        f"on {len(settings.cases)} problems whose posterior is known.",
+        "Written by `benchmarks/guidance_battery.py` from a run of `fokker run guidance-battery`: every method on "
+        f"{len(settings.cases)} of its {len(all_cases())} problems whose posterior is known, {settings.measurements} "
+        f"measurements of each, {settings.draws} samples each, {settings.repeats} times, up to {settings.most_steps} "
+        "steps. Distances near 1 differ by chance.",
         "",
         "| kind of problem | take |",
         "|---|---|",
