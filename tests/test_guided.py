@@ -91,7 +91,7 @@ def test_pigdm_is_exact_for_isotropic_gaussian_priors(process, noise):
         process, A, R if noise == "covariance" else torch.tensor(0.09, dtype=F64), y,
         torch.ones(1, dtype=F64), MEAN[None], 0.49 * torch.eye(2, dtype=F64)[None],
     )  # fmt: skip
-    for forward, close in ((Matrix(A), 1e-9 if noise == "std" else 1e-3), (lambda x: x @ A.T, 1e-9)):
+    for forward, close in ((Matrix(A), 1e-9 if noise == "std" else 1e-7), (lambda x: x @ A.T, 1e-9)):
         found = fokker.PiGDM(isotropic(process), forward=forward, likelihood=likelihood)
         assert deviation(found, exact, y, process) < close  # conjugate gradients where there is a covariance
 
@@ -234,8 +234,9 @@ def test_the_three_ways_to_solve_agree():
         by_columns = method(prior, forward=lambda x: x @ r.T, likelihood=fokker.Gaussian(0.3)).model()
         for forward in (lambda x: x @ wide.T, Matrix(wide)):
             found = method(prior, forward=forward, likelihood=fokker.Gaussian(0.3)).model()
-            # conjugate gradients stop at a ten-thousandth of the residual
-            assert_allclose(found.denoise(x, t, many), by_columns.denoise(x, t, short), atol=1e-3)
+            # those of moment matching, where each product passes the network, stop at a ten-thousandth of the residual
+            close = 1e-6 if method is fokker.PiGDM else 1e-3
+            assert_allclose(found.denoise(x, t, many), by_columns.denoise(x, t, short), atol=close)
 
 
 def test_conjugate_gradients_and_cholesky():

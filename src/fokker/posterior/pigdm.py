@@ -17,6 +17,7 @@ from fokker.posterior.normal_equations import DENSE, columns, conjugate_gradient
 from fokker.processes import NoiseProcess
 from fokker.score import ScoreModel
 
+CLOSE = 1e-8  # of the residual; products need no network here, so that they cost little
 LARGEST = 2**24  # entries of a matrix that may be made for its diagonal
 
 
@@ -64,9 +65,9 @@ class PiGDM(GuidedPosterior):
                 return spread * apply(at.coloured(adjoint(v))) + data.noisy(v)
 
             if self.gram is not None:
-                u, value = conjugate_gradients(matvec, r, spread * self.gram.to(r) + data.diagonal())
+                u, value = conjugate_gradients(matvec, r, spread * self.gram.to(r) + data.diagonal(), CLOSE)
             elif r.shape[1] <= DENSE:
                 u, value = solve_dense(columns(matvec, r), self.noise_floor, r)
             else:
-                u, value = conjugate_gradients(matvec, r)
+                u, value = conjugate_gradients(matvec, r, tolerance=CLOSE)
         return at.pull(clean, u.to(clean).reshape(clean.shape)), value.to(clean)
