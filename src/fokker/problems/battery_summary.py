@@ -97,7 +97,7 @@ def best(found: list[Row], kind: str, *, exact_prior: bool = False) -> Row:
     mine = [row for row in found if row.kind == kind and (exact_prior or row.method not in EXACT_PRIORS)]
     most = max(row.cases for row in mine)
     able = [row for row in mine if row.cases == most and not row.diverged]
-    nearest = min(row.apart for row in able)
+    nearest = max(1.0, min(row.apart for row in able))  # nearer than exact samples is chance
     return min((row for row in able if row.apart <= AS_GOOD * nearest), key=lambda row: row.seconds)
 
 
