@@ -33,8 +33,8 @@ class TwistedSMC(GuidedPosterior):
     """A population of particles follows the guided prior; weights undo what the guidance approximates.
 
     With ptilde(y given x_t) the approximation of the method `twist` (DPS, PiGDM or MomentMatching; by default PiGDM
-    where the noise has a covariance, DPS for other laws), p the prior's step
-    and q the guided one, a step from t to s multiplies the weights by
+    where the noise has a Gaussian approximation, DPS for other laws), p the prior's step and q the guided one, a step
+    from t to s multiplies the weights by
 
         ptilde(y given x_s) p(x_s given x_t) / (ptilde(y given x_t) q(x_s given x_t, y)),
 
