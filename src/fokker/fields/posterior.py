@@ -1,0 +1,72 @@
+"""The posterior of a function given linear data: the Gaussian part in closed form, the rest by the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fokker.errors import InputError
+from fokker.fields.score import FunctionScore
+from fokker.fields.update import Factor
+from fokker.likelihoods import Gaussian
+from fokker.posterior.guided import GuidedPosterior
+from fokker.samplers.base import Sampler
+from fokker.samplers.gaussian_transition import GaussianTransition
+
+
+class FunctionPosterior(GuidedPosterior):
+    """p(f given y = H f + noise) from a prior of functions and a known linear operator H, on the prior's points.
+
+    With D the prior's denoiser, c^2 = rho^2 d^2 / (rho^2 + d^2) and C the law of the noise (that of the functions, as a
+    Gaussian), E[f | f_t, y] is taken as
+
+        D_y = D + c^2 C H^T (c^2 H C H^T + R)^-1 (y - H D),
+
+    the exact update of N(D, c^2 C): no gradient is taken. Exact for Gaussian functions. Where the prior was trained with
+    observations, D_y is that of the Gaussian and the network, which sees it with its standard deviation, adds what is
+    left: no approximation but its training. The first draw is one of the Gaussian conditional.
+
+    prior: `FunctionPrior.at(...)`. likelihood: Gaussian, of standard deviation 0 too. No observation at all (a forward
+    operator of no rows) is the prior.
+
+    Raises InputError for an operator that is not linear and for other likelihoods; PiGDM and MomentMatching take those.
+    """
+
+    steps = 32
+
+    def check(self) -> None:
+        """A linear operator, Gaussian noise, and a prior of functions."""
+        model, operator, likelihood = self.problem.model, self.problem.linear, self.problem.likelihood
+        if not isinstance(model, FunctionScore):
+            raise InputError(f"prior: got {type(model).__name__}, FunctionPrior.at(...) is accepted")
+        if operator is None:
+            raise InputError(
+                "forward: got one that is not known to be linear, a LinearOperator is accepted; PiGDM, MomentMatching "
+                "and DPS take any"
+            )
+        if not isinstance(likelihood, Gaussian):
+            raise InputError(
+                f"likelihood: got {type(likelihood).__name__}, Gaussian is accepted; PiGDM and MomentMatching take it"
+            )
+        rows = operator.matrix().to(model.device)
+        factor = Factor.of(model.process.noise, rows.unflatten(1, model.x_shape), _root(likelihood, self.problem.y_shape))
+        self._model = model.observing(factor, rows @ model.mean.flatten().double())
+
+    @property
+    def sampler(self) -> Sampler:
+        """The ODE: the first draw knows y."""
+        return GaussianTransition(alpha=0.0)
+
+    def model(self) -> FunctionScore:
+        """The prior, told the data."""
+        return self._model
+
+
+def _root(likelihood: Gaussian, shape: tuple[int, ...]) -> Tensor:
+    """The standard deviation, one for each entry of y, or a factor of the covariance."""
+    if likelihood.covariance is not None:
+        return torch.linalg.cholesky(likelihood.covariance)
+    variance: Any = torch.as_tensor(likelihood.variance, dtype=torch.float64)
+    return variance.sqrt() if variance.ndim == 0 else variance.expand(shape).flatten().sqrt()
