@@ -1,4 +1,8 @@
 from . import operators
+from .fields.fitting import fit_functions
+from .fields.observations import PointObservations
+from .fields.posterior import FunctionPosterior
+from .fields.prior import FunctionPrior
 from .api import fit, fit_prior, load
 from .composition import SumScore, classifier_free
 from .custom_process import CustomProcess

@@ -21,7 +21,7 @@ from fokker.networks.build import build
 from fokker.posterior.folder import fit_in_folder
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.training_data import Draws
-from fokker.random_fields import CosineSpectrum
+from fokker.estimated_fields import CosineSpectrum
 from fokker.rng import check_seed, torch_generator
 from fokker.samplers.gaussian_transition import GaussianTransition
 from fokker.states import Cond
@@ -112,7 +112,7 @@ def fit_functions(
     if not isinstance(network, nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_generator(seed, "weights").initial_seed())
-            network = build({**recipe.network, "c_in": channels, **(network or {})})
+            network = build(_sizes({**recipe.network, **(network or {})}, grid, channels))
     prior = FunctionPrior(
         network.to(device), field, dct(mean, grid.dimension) / math.sqrt(grid.size), data_std, grid, recipe, observations
     )
@@ -140,6 +140,12 @@ def fit_functions(
         if progress is not None:
             progress(record)
     return prior
+
+
+def _sizes(network: dict[str, Any], grid: Grid, channels: int) -> dict[str, Any]:
+    """The settings of a network, with what the fields decide."""
+    own = {"sides": list(grid.shape)} if network["kind"] == "u_shaped_operator" else {"dimension": grid.dimension}
+    return {**network, "c_in": channels, "c_out": 1, **own}
 
 
 def _law(centred: Tensor) -> tuple[CosineSpectrum, float]:

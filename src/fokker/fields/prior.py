@@ -7,7 +7,6 @@ network learns is the rest; see `fields.score`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,14 +17,14 @@ from torch import Tensor, nn
 from fokker.errors import InputError
 from fokker.fields.observations import PointObservations
 from fokker.fields.score import FunctionScore
-from fokker.grids import COSINES, Grid, dct
+from fokker.estimated_fields import CosineSpectrum
+from fokker.grids import COSINES, Grid
 from fokker.networks.build import build
 from fokker.noise import OnGrid
 from fokker.posterior.files import FORMAT, loaded_model
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import check_count
-from fokker.processes import NoiseProcess, VariancePreserving
-from fokker.random_fields import CosineSpectrum
+from fokker.processes import NoiseProcess, VariancePreserving, process_from_settings, saved_settings
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import SampleResult, sample
 from fokker.score import RHO_RANGE
@@ -75,3 +74,63 @@ class FunctionPrior:
                 self.observations is not None,
             )  # fmt: skip
         return self._models[grid.shape]
+
+    def sample(
+        self,
+        n: int,
+        grid: Grid | tuple[int, ...] | None = None,
+        seed: int = 0,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+    ) -> SampleResult:
+        """n functions (n, *grid) by `fokker.sample`: the same functions on any grid, as far as the network is."""
+        check_count(n)
+        model = self.at(grid)
+        return sample(
+            model,
+            (n, *model.x_shape),
+            sampler=self.recipe.sampler if sampler is None else sampler,
+            steps=self.recipe.steps if steps is None else steps,
+            grid=self.recipe.grid,
+            seed=seed,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """All that `load` needs beside the tensors."""
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "network": self.network.settings(),  # type: ignore[operator]
+            "data_std": self.data_std,
+            "grid": list(self.grid.shape),
+            "recipe": self.recipe.settings(),
+            "observations": None if self.observations is None else self.observations.settings(),
+            "process": saved_settings(self.process),
+        }
+
+    def save(self, directory: str | Path) -> None:
+        """Write weights.safetensors and model.json, each whole or not at all."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
+        write_tensors(directory / "weights.safetensors", {**tensors, "spectrum": self.field.spectrum, "mean": self.mean})
+        write_json(directory / "model.json", self.settings())
+
+    @classmethod
+    def load(cls, directory: str | Path, device: str | torch.device = "cpu") -> FunctionPrior:
+        """What `save` wrote, the network on `device`; InputError names a file that is missing or damaged."""
+        with loaded_model(directory, cls.kind) as (settings, tensors):
+            network, head = build(settings["network"]), "network."
+            network.load_state_dict({k[len(head) :]: v for k, v in tensors.items() if k.startswith(head)})
+            told = settings["observations"]
+            return cls(
+                network.to(device),
+                CosineSpectrum(tensors["spectrum"]),
+                tensors["mean"],
+                settings["data_std"],
+                Grid(tuple(settings["grid"])),
+                Recipe.from_settings(settings["recipe"]),
+                None if told is None else PointObservations(**told),
+                process_from_settings(settings["process"]),
+            )
