@@ -1,14 +1,14 @@
 from . import operators
-from .fields.fitting import fit_functions
-from .fields.observations import PointObservations
-from .fields.posterior import FunctionPosterior
-from .fields.prior import FunctionPrior
 from .api import fit, fit_prior, load
 from .composition import SumScore, classifier_free
 from .custom_process import CustomProcess
 from .ddpm import DDPM
 from .errors import InputError
 from .estimated_fields import CosineSpectrum
+from .fields.fitting import fit_functions
+from .fields.observations import PointObservations
+from .fields.posterior import FunctionPosterior
+from .fields.prior import FunctionPrior
 from .flow_density import log_prob
 from .grids import Grid
 from .kernel_fields import KernelField
@@ -61,13 +61,14 @@ __version__: str
 
 __all__ = [
     "DAPS", "DDIM", "DDPM", "DDRM", "DPS", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior",
-    "Correlated", "CosineField", "CosineSpectrum", "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian",
-    "GaussianScore", "GaussianTransition", "Grid", "Heun", "HeunTime", "InputError", "Joint", "Karras", "KernelField",
-    "KnownLikelihood", "Laplace", "LinearOperator", "LogDensity", "LogNormal", "LogSNR", "MeshField", "MixtureScore",
-    "MomentMatching", "MonteCarlo", "Multiplicative", "NoiseProcess", "OnGrid", "PeriodicField", "PiGDM", "Poisson",
-    "PosteriorSamples", "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating",
-    "ScoreModel", "SineField", "SparseMeshField", "SpectralOperator", "StudentT", "SumScore", "TiltedScore",
-    "Transition", "TwistedSMC", "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead",
-    "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior", "fit_variance",
-    "guided", "langevin", "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
+    "Correlated", "CosineField", "CosineSpectrum", "CustomProcess", "DDPMIndices", "EulerMaruyama",
+    "FunctionPosterior", "FunctionPrior", "Gaussian", "GaussianScore", "GaussianTransition", "Grid", "Heun",
+    "HeunTime", "InputError", "Joint", "Karras", "KernelField", "KnownLikelihood", "Laplace", "LinearOperator",
+    "LogDensity", "LogNormal", "LogSNR", "MeshField", "MixtureScore", "MomentMatching", "MonteCarlo", "Multiplicative",
+    "NoiseProcess", "OnGrid", "PeriodicField", "PiGDM", "PointObservations", "Poisson", "PosteriorSamples",
+    "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SineField",
+    "SparseMeshField", "SpectralOperator", "StudentT", "SumScore", "TiltedScore", "Transition", "TwistedSMC",
+    "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound",
+    "White", "classifier_free", "encode", "fit", "fit_functions", "fit_prior", "fit_variance", "guided", "langevin",
+    "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor
 from fokker.errors import InputError
 from fokker.grids import checked_shape
 from fokker.random_fields import Field, SpectralField
-from fokker.rng import Key
+from fokker.rng import Normals
 
 
 class Noise(Protocol):
@@ -27,7 +27,7 @@ class Noise(Protocol):
         """Whether C is the identity."""
         ...
 
-    def sample(self, like: Tensor, key: Key, points: Tensor | None = None) -> Tensor:
+    def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
         """One draw for each row of `like` (B, *shape), of its dtype and device."""
         ...
 
@@ -50,7 +50,7 @@ class White:
 
     white = True
 
-    def sample(self, like: Tensor, key: Key, points: Tensor | None = None) -> Tensor:
+    def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
         """N(0, I) of the shape of `like`."""
         return key.normal(tuple(like.shape[1:])).to(like)
 
@@ -80,7 +80,7 @@ class Correlated:
     points: Tensor | None = None
     white = False
 
-    def sample(self, like: Tensor, key: Key, points: Tensor | None = None) -> Tensor:
+    def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
         """The function of `key` at the points."""
         basis = self._basis(like, points)
         coefficients = key.normal((self.field.size, *like.shape[2:])).to(basis)
@@ -142,7 +142,7 @@ class OnGrid:
         object.__setattr__(self, "shape", checked_shape("shape", self.shape))
         self.field.grid_eigenvalues(self.shape)  # refuses a wrong number of axes
 
-    def sample(self, like: Tensor, key: Key, points: Tensor | None = None) -> Tensor:
+    def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
         """The function of `key` on the grid."""
         channels = self._channels(like)
         coefficients = key.normal((self.field.size, *channels)).to(like.device)

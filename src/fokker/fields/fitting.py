@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fokker.errors import InputError
+from fokker.estimated_fields import CosineSpectrum
 from fokker.fields.observations import PointObservations
 from fokker.fields.prior import FunctionPrior
 from fokker.fields.update import Factor, stacked
@@ -21,7 +22,6 @@ from fokker.networks.build import build
 from fokker.posterior.folder import fit_in_folder
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.training_data import Draws
-from fokker.estimated_fields import CosineSpectrum
 from fokker.rng import check_seed, torch_generator
 from fokker.samplers.gaussian_transition import GaussianTransition
 from fokker.states import Cond
@@ -113,9 +113,8 @@ def fit_functions(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_generator(seed, "weights").initial_seed())
             network = build(_sizes({**recipe.network, **(network or {})}, grid, channels))
-    prior = FunctionPrior(
-        network.to(device), field, dct(mean, grid.dimension) / math.sqrt(grid.size), data_std, grid, recipe, observations
-    )
+    waves = dct(mean, grid.dimension) / math.sqrt(grid.size)
+    prior = FunctionPrior(network.to(device), field, waves, data_std, grid, recipe, observations)
     model, size = prior.at(), recipe.training.batch_size
     pool = None if observations is None else Pool(observations, prior, seed)
 
@@ -135,7 +134,9 @@ def fit_functions(
     levels = LogNormalLevels(prior.rho_range, data_std, recipe.level_mean, recipe.level_std)
     trainer = Trainer(model, batch, levels, held, recipe.training, seed)
     if out is not None:
-        return fit_in_folder(Path(out), trainer, prior, data.fingerprint(), lambda p: FunctionPrior.load(p, device), progress)
+        return fit_in_folder(
+            Path(out), trainer, prior, data.fingerprint(), lambda p: FunctionPrior.load(p, device), progress
+        )
     for record in trainer.run():
         if progress is not None:
             progress(record)

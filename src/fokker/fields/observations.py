@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.operators.base import LinearOperator
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,11 @@ class PointObservations:
         few, share = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         count = self.fewest + int(few * (self.most - self.fewest + 1))
         count = 0 if share < self.none else count
-        std = self.noise_low * (self.noise_high / self.noise_low) ** ((share - self.none) / (1 - self.none)) if (
-            self.noise_low > 0 and count
-        ) else 0.0
+        std = (
+            self.noise_low * (self.noise_high / self.noise_low) ** ((share - self.none) / (1 - self.none))
+            if (self.noise_low > 0 and count)
+            else 0.0
+        )
         return torch.randperm(cells, generator=generator)[:count], std
 
     def settings(self) -> dict[str, Any]:

@@ -24,9 +24,9 @@ class FunctionPosterior(GuidedPosterior):
 
         D_y = D + c^2 C H^T (c^2 H C H^T + R)^-1 (y - H D),
 
-    the exact update of N(D, c^2 C): no gradient is taken. Exact for Gaussian functions. Where the prior was trained with
-    observations, D_y is that of the Gaussian and the network, which sees it with its standard deviation, adds what is
-    left: no approximation but its training. The first draw is one of the Gaussian conditional.
+    the exact update of N(D, c^2 C): no gradient is taken. Exact for Gaussian functions. Where the prior was trained
+    with observations, D_y is that of the Gaussian and the network, which sees it with its standard deviation, adds what
+    is left: no approximation but its training. The first draw is one of the Gaussian conditional.
 
     prior: `FunctionPrior.at(...)`. likelihood: Gaussian, of standard deviation 0 too. No observation at all (a forward
     operator of no rows) is the prior.
@@ -50,8 +50,8 @@ class FunctionPosterior(GuidedPosterior):
             raise InputError(
                 f"likelihood: got {type(likelihood).__name__}, Gaussian is accepted; PiGDM and MomentMatching take it"
             )
-        rows = operator.matrix().to(model.device)
-        factor = Factor.of(model.process.noise, rows.unflatten(1, model.x_shape), _root(likelihood, self.problem.y_shape))
+        rows, root = operator.matrix().to(model.device), _root(likelihood, self.problem.y_shape)
+        factor = Factor.of(model.process.noise, rows.unflatten(1, model.x_shape), root)
         self._model = model.observing(factor, rows @ model.mean.flatten().double())
 
     @property

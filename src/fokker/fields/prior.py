@@ -7,7 +7,6 @@ network learns is the rest; see `fields.score`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from fokker.errors import InputError
+from fokker.estimated_fields import CosineSpectrum
 from fokker.fields.observations import PointObservations
 from fokker.fields.score import FunctionScore
-from fokker.estimated_fields import CosineSpectrum
 from fokker.grids import COSINES, Grid
 from fokker.networks.build import build
 from fokker.noise import OnGrid
 from fokker.posterior.files import FORMAT, loaded_model
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import check_count
-from fokker.processes import NoiseProcess, VariancePreserving, process_from_settings, saved_settings
+from fokker.processes import VarianceExploding
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import SampleResult, sample
 from fokker.score import RHO_RANGE
@@ -50,12 +49,10 @@ class FunctionPrior:
         grid: Grid,
         recipe: Recipe,
         observations: PointObservations | None = None,
-        process: NoiseProcess | None = None,
     ):
         self.network, self.field, self.mean, self.data_std = network, field, mean, data_std
         self.grid, self.recipe, self.observations = grid, recipe, observations
         self.rho_range = RHO_RANGE[0] * data_std, RHO_RANGE[1] * data_std
-        self.process = VariancePreserving() if process is None else process
         self._models: dict[tuple[int, ...], FunctionScore] = {}
 
     def at(self, grid: Grid | tuple[int, ...] | None = None) -> FunctionScore:
@@ -64,14 +61,13 @@ class FunctionPrior:
         if grid.dimension != self.grid.dimension:
             raise InputError(f"grid: got {grid.shape}, a grid of {self.grid.dimension} axes is accepted")
         if grid.shape not in self._models:
-            noise = OnGrid(self.field, grid.shape)
+            process = VarianceExploding(self.rho_range[1], noise=OnGrid(self.field, grid.shape))
             mean = self.mean
             for axis in range(-grid.dimension, 0):
                 mean = COSINES.on_cells(mean, axis, grid.shape[axis])
             prior = self.field.variance(grid.points).reshape(grid.shape)
             self._models[grid.shape] = FunctionScore(
-                replace(self.process, noise=noise), self.network, mean, prior, self.data_std, self.rho_range,
-                self.observations is not None,
+                process, self.network, mean, prior, self.data_std, self.rho_range, self.observations is not None
             )  # fmt: skip
         return self._models[grid.shape]
 
@@ -106,7 +102,6 @@ class FunctionPrior:
             "grid": list(self.grid.shape),
             "recipe": self.recipe.settings(),
             "observations": None if self.observations is None else self.observations.settings(),
-            "process": saved_settings(self.process),
         }
 
     def save(self, directory: str | Path) -> None:
@@ -114,7 +109,9 @@ class FunctionPrior:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
-        write_tensors(directory / "weights.safetensors", {**tensors, "spectrum": self.field.spectrum, "mean": self.mean})
+        write_tensors(
+            directory / "weights.safetensors", {**tensors, "spectrum": self.field.spectrum, "mean": self.mean}
+        )
         write_json(directory / "model.json", self.settings())
 
     @classmethod
@@ -132,5 +129,4 @@ class FunctionPrior:
                 Grid(tuple(settings["grid"])),
                 Recipe.from_settings(settings["recipe"]),
                 None if told is None else PointObservations(**told),
-                process_from_settings(settings["process"]),
             )

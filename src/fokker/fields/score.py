@@ -62,7 +62,7 @@ class FunctionScore(NetworkDenoiser):
         self.dtype, self.device = parameter.dtype, parameter.device
 
     def observing(self, factor: Factor, seen_mean: Tensor) -> FunctionScore:
-        """The same model given data of H, seen_mean = H mean (m,); its loop is told y as the condition `measurement`."""
+        """The same model given data of H, seen_mean = H mean (m,); its loop is told y as condition `measurement`."""
         other = copy.copy(self)
         other.observed = factor, seen_mean
         return other

@@ -42,9 +42,9 @@ class Factor:
 
     @classmethod
     def of(cls, noise: Noise, rows: Tensor, std: Tensor | float, points: Tensor | None = None) -> Factor:
-        """rows H (m, *x_shape); std of the noise: a number (0 for none), one for each row (m,), or a factor of R (m, m).
+        """rows H (m, *x_shape), also none or linearly dependent ones; std of the noise.
 
-        Rows that are all alike up to a factor are fine.
+        std: a number (0 for none), one for each row (m,), or a factor of R (m, m).
         """
         rows = rows.double()
         root = torch.as_tensor(std, dtype=torch.float64, device=rows.device)
@@ -69,7 +69,9 @@ class Factor:
         out = residual.double() @ self.turn.T
         lost = out[:, (self.values == 0) & (self.variance == 0)]
         if lost.numel() and float(lost.abs().max()) > 1e-6 * float(residual.abs().max()):
-            raise InputError("y: got values without noise that contradict each other; noise is accepted, or one of them")
+            raise InputError(
+                "y: got values without noise that contradict each other; noise is accepted, or one of them"
+            )
         return out
 
     def cond(self, residual: Tensor) -> Cond:

@@ -32,7 +32,8 @@ class PointValues(LinearOperator):
         self.waves = [
             COSINES.at(self.points[:, axis], cells) / math.sqrt(cells) for axis, cells in enumerate(grid.shape)
         ]
-        super().__init__(grid.shape, (len(self.points),))
+        super().__init__(grid.shape, None)
+        self.y_shape = (len(self.points),)  # may be 0, which other operators refuse
 
     def _apply(self, x: Tensor) -> Tensor:
         value = dct(x, len(self.x_shape))
