@@ -1,5 +1,6 @@
 """Forward operators: one list drives the same tests for all; then the exact values of each."""
 
+import itertools
 import math
 import pickle
 from collections.abc import Callable
@@ -552,4 +553,4 @@ def test_dirichlet_solve_converges_to_a_solution() -> None:
         u = bump[:, None] * bump
         a = -2 * (bump[:, None] + bump) + u
         errors.append(float((ops.DirichletSolve((n, n), 1.0)(a) - u).abs().max()))
-    assert errors[2] < 1e-5 and all(3.5 < old / new < 4.5 for old, new in zip(errors, errors[1:]))
+    assert errors[2] < 1e-5 and all(3.5 < old / new < 4.5 for old, new in itertools.pairwise(errors))
