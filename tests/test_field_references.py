@@ -152,6 +152,9 @@ def test_samples_follow_the_posterior():
     u = posterior.sample(y[0], n, seed=6, of=SOLVE)
     torch.testing.assert_close(u, SOLVE(samples[0]), rtol=0, atol=1e-15)
     torch.testing.assert_close(posterior.sample(y, 3, seed=6), samples[:, :3], rtol=0, atol=1e-12)
+    torch.testing.assert_close(posterior.sample(y[1], 3, seed=6, case=1), samples[1, :3], rtol=0, atol=1e-12)
+    each = posterior.sample_each(y[0].expand(3, -1), seed=6)
+    torch.testing.assert_close(each, samples[0, :3], rtol=0, atol=1e-12)
 
 
 def test_noise_free_samples_meet_the_data():

@@ -58,7 +58,8 @@ class Field:
 
     def draw(self, n: int, seed: int = 0) -> Tensor:
         """n independent draws (n, *shape); draw i is the same however many are asked for."""
-        return self.mean + self.colour(self._white(1, n, seed, "prior")[0])
+        white = Key(seed, Rows.grid(1, n), part="prior").normal(self.white_shape)
+        return self.mean + self.colour(white.to(self.mean))
 
     def variance(self, of: Any = None) -> Tensor:
         """Prior variance of each entry of x, or of `of`(x) for a linear map `of`. Costs N maps, remembered by `of`."""
@@ -82,11 +83,6 @@ class Field:
             total = squares if total is None else total + squares
         assert total is not None
         return total
-
-    def _white(self, cases: int, n: int, seed: int, part: str) -> Tensor:
-        """w (cases, n, *white_shape)."""
-        white = Key(seed, Rows.grid(cases, n), part=part).normal(self.white_shape)
-        return white.unflatten(0, (cases, n)).to(self.mean)
 
 
 class GaussianField(Field):
@@ -199,19 +195,20 @@ class FieldPosterior:
         seen = self.field.colour(self._q.T.unflatten(1, self.field.white_shape))
         return (self.field.variance(of) - _image(seen, of).square().sum(0)).clamp(min=0).sqrt()
 
-    def sample(self, y: Tensor, n: int, seed: int = 0, of: Any = None) -> Tensor:
+    def sample(self, y: Tensor, n: int, seed: int = 0, of: Any = None, *, case: int = 0) -> Tensor:
         """n independent samples (..., n, *shape) of x given y, or of of(x): prior draws, corrected (Matheron).
 
-        Sample i of measurement j is the same whatever n and M.
+        Sample i of measurement j is the same whatever n and M, and takes the random numbers of (seed, case + j):
+        posteriors of several operators share none if each is told its own `case`.
         """
         residual, lead = self._residual(y)
-        cases = len(residual)
-        white = self.field._white(cases, n, seed, "posterior").flatten(2)
-        noise = Key(seed, Rows.grid(cases, n), part="posterior/noise").normal((self.size,)).to(white)
-        seen = white @ self._seen() + self.noise * noise.unflatten(0, (cases, n))
-        white = white + self._lift(residual[:, None] - seen).flatten(2)
-        x = self.field.mean + self.field.colour(white.unflatten(2, self.field.white_shape))
-        return _image(x.flatten(0, 1), of).unflatten(0, (*lead, n))
+        x = self._draws(residual[:, None], Rows.grid(len(residual), n, case), seed).flatten(0, 1)
+        return _image(x, of).unflatten(0, (*lead, n))
+
+    def sample_each(self, y: Tensor, seed: int = 0, *, case: int = 0) -> Tensor:
+        """One sample (n, *shape) for each row of y (n, *y_shape): where y itself is drawn from a law."""
+        residual, _ = self._residual(y)
+        return self._draws(residual[None], Rows.grid(1, len(residual), case), seed)[0]
 
     def log_evidence(self, y: Tensor) -> Tensor:
         """log p(y) (...), the density of N(A mean, A C A^T + noise^2 I)."""
@@ -219,6 +216,16 @@ class FieldPosterior:
         white = self._whiten(residual)
         log_det = 2 * self._r.diagonal().abs().log().sum()
         return (-0.5 * (white.square().sum(-1) + log_det + self.size * math.log(2 * math.pi))).reshape(lead)
+
+    def _draws(self, residual: Tensor, rows: Rows, seed: int) -> Tensor:
+        """x (M, n, *shape) for residuals (M, 1, m) or (1, n, m) and M n rows of random numbers."""
+        key, shape = Key(seed, rows, part="posterior"), (len(residual), -1)
+        white = key.normal((math.prod(self.field.white_shape),)).to(residual).unflatten(0, shape)
+        seen = white @ (self._q @ self._r)  # B w
+        if self.noise:
+            seen = seen + self.noise * key.at(part="noise").normal((self.size,)).to(residual).unflatten(0, shape)
+        white = white.unflatten(2, self.field.white_shape) + self._lift(residual - seen)
+        return self.field.mean + self.field.colour(white)
 
     def _rows(self) -> Tensor:
         """B = A F (m, N)."""
@@ -228,10 +235,6 @@ class FieldPosterior:
         unit = torch.eye(self.size).to(self.field.mean)
         parts = [self.operator.adjoint(rows.unflatten(1, self.y_shape)) for rows in unit.split(step)]
         return torch.cat([self.field.colour_adjoint(rows).flatten(1) for rows in parts])
-
-    def _seen(self) -> Tensor:
-        """B^T (N, m), from its factors."""
-        return self._q @ self._r
 
     def _whiten(self, residual: Tensor) -> Tensor:
         """R^-T r for rows (..., m)."""
