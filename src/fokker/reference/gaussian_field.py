@@ -39,7 +39,7 @@ class Linear(Protocol):
 
 
 class Field:
-    """x = mean + F w, w ~ N(0, I). Subclasses give F as `colour` and F^T as `colour_adjoint`.
+    """x = mean + F w, w ~ N(0, I). Subclasses give F as `colour`, and `rows` or F^T as `colour_adjoint`.
 
     shape: of x; white_shape: of w; mean: (*shape), float64, on the device where everything is computed.
     """
@@ -71,6 +71,13 @@ class Field:
     def posterior(self, operator: Linear | None, noise: float = 0.0) -> FieldPosterior:
         """The law of x given y = operator(x) + N(0, noise^2 I); see `FieldPosterior`."""
         return FieldPosterior(self, operator, noise)
+
+    def rows(self, operator: Linear) -> Tensor:
+        """B = A F (m, N)."""
+        step, size = max(1, _CHUNK // math.prod(self.shape)), math.prod(operator.y_shape)
+        unit = torch.eye(size).to(self.mean)
+        parts = [operator.adjoint(some.unflatten(1, operator.y_shape)) for some in unit.split(step)]
+        return torch.cat([self.colour_adjoint(part).flatten(1) for part in parts])
 
     def _variance(self, of: Any) -> Tensor:
         size = math.prod(self.white_shape)
@@ -140,9 +147,9 @@ class EmpiricalField(Field):
         """sum_i w_i (x_i - mean) / sqrt(N - 1)."""
         return (white @ self._scaled.flatten(1)).unflatten(-1, self.shape)
 
-    def colour_adjoint(self, x: Tensor) -> Tensor:
-        """Inner products with the fields."""
-        return x.flatten(x.ndim - len(self.shape)) @ self._scaled.flatten(1).T
+    def rows(self, operator: Linear) -> Tensor:
+        """The data of the training fields, centred: cheaper than unit vectors where few entries are seen."""
+        return operator(self._scaled).flatten(1).T
 
     def _variance(self, of: Any) -> Tensor:
         return _image(self._scaled, of).square().sum(0)
@@ -166,7 +173,7 @@ class FieldPosterior:
         self.field, self.operator, self.noise = field, operator, float(noise)
         self.y_shape = (0,) if operator is None else tuple(operator.y_shape)
         self.size = math.prod(self.y_shape)
-        rows = self._rows()
+        rows = field.mean.new_zeros(0, math.prod(field.white_shape)) if operator is None else field.rows(operator)
         if noise:
             rows = torch.cat([rows, noise * torch.eye(self.size).to(rows)], 1)
         q, self._r = torch.linalg.qr(rows.T)
@@ -226,15 +233,6 @@ class FieldPosterior:
             seen = seen + self.noise * key.at(part="noise").normal((self.size,)).to(residual).unflatten(0, shape)
         white = white.unflatten(2, self.field.white_shape) + self._lift(residual - seen)
         return self.field.mean + self.field.colour(white)
-
-    def _rows(self) -> Tensor:
-        """B = A F (m, N)."""
-        if self.operator is None:
-            return self.field.mean.new_zeros(0, math.prod(self.field.white_shape))
-        step = max(1, _CHUNK // math.prod(self.field.shape))
-        unit = torch.eye(self.size).to(self.field.mean)
-        parts = [self.operator.adjoint(rows.unflatten(1, self.y_shape)) for rows in unit.split(step)]
-        return torch.cat([self.field.colour_adjoint(rows).flatten(1) for rows in parts])
 
     def _whiten(self, residual: Tensor) -> Tensor:
         """R^-T r for rows (..., m)."""
