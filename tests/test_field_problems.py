@@ -111,7 +111,7 @@ def test_exact_posteriors_are_calibrated(family, task):
 
 @every
 def test_no_estimate_beats_the_exact_mean(family, task):
-    """In mean squared error: the Gaussian of few training fields loses, that of many comes near in Gaussian families."""
+    """The Gaussian of few training fields loses, that of many comes near it where all is Gaussian."""
     p, m = problem(family, task), 60
     cases = p.cases(m)
     exact = limit_means(p, cases.points, cases.y)
