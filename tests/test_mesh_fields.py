@@ -113,6 +113,8 @@ def test_fields_draw_what_their_basis_says(alpha):
     torch.testing.assert_close(field.at(xi, own), (field.basis(own) @ xi[..., None])[..., 0])
     both = field.at(torch.stack([xi, xi.flip(0)], -1), own)
     torch.testing.assert_close(both, torch.stack([field.at(xi, own), field.at(xi.flip(0), own)], -1))
+    with pytest.raises(InputError, match="coefficients"):
+        field.nodal(xi[:, 1:])
     torch.testing.assert_close(field.nodal(xi), field.at(xi, torch.from_numpy(field.mesh.nodes)))
 
 

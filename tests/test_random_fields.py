@@ -271,6 +271,15 @@ def test_at_is_the_basis_times_the_coefficients(monkeypatch, field, channels):
             close(field.at(xi, points), exact, 1e-12)
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_another_number_of_coefficients_is_refused(count):
+    field = fokker.CosineField(2, 4)
+    with pytest.raises(InputError, match=r"coefficients: got shape .*, \(B, 16, \*channels\) is accepted"):
+        field.at(torch.zeros(3, count), uniform(4, 2))
+    with pytest.raises(InputError, match=r"coefficients: got shape .*, \(\.\.\., 16\) is accepted"):
+        field.on_grid(torch.zeros(3, count), (4, 4))
+
+
 @pytest.mark.parametrize("kind", [fokker.CosineField, fokker.SineField])
 def test_points_outside_the_cube_are_refused_by_name(kind):
     field, x = kind(2, 4, 2.0), uniform(5, 2)

@@ -62,6 +62,7 @@ class Field(ABC):
         Gives (B, P, *channels) in float64, `basis(points)` times the coefficients; a part of the points at a time, so
         that memory stays bounded. InputError as for `basis`.
         """
+        check_size(coefficients, self.size, "(B, {}, *channels)", coefficients.shape[1:2])
         columns = coefficients.double().flatten(2) if coefficients.ndim > 2 else coefficients.double()[..., None]
         where = self._checked(points)
         step = max(1, _ENTRIES // self._entries(columns, where))
@@ -146,6 +147,7 @@ class SpectralField(Field):
         or finer than the modes.
         """
         shape = self._checked_grid(shape)
+        check_size(coefficients, self.size, "(..., {})", coefficients.shape[-1:])
         values = (coefficients.double() * self._roots.to(coefficients.device)).unflatten(-1, self.mode_shape)
         for axis in range(-self.dimension, 0):
             values = self.waves.on_cells(values, axis, shape[axis])
@@ -274,6 +276,12 @@ class PeriodicField(_PowerField):
     @property
     def _has_constant(self) -> bool:
         return self.constant
+
+
+def check_size(coefficients: Tensor, size: int, accepted: str, found: tuple[int, ...]) -> None:
+    """InputError where the axis `found` of the coefficients is not of the size of the field."""
+    if found != (size,):
+        raise InputError(f"coefficients: got shape {tuple(coefficients.shape)}, {accepted.format(size)} is accepted")
 
 
 def checked_points(points: Tensor, dimension: int, bounds: tuple[float, float] | None = None) -> Tensor:

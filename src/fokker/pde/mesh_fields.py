@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.pde.solvers import Factorisation
-from fokker.random_fields import EDGE, Field, checked_points, refuse_point
+from fokker.random_fields import EDGE, Field, check_size, checked_points, refuse_point
 from fokker.rng import stream
 
 Array = NDArray[np.float64]
@@ -159,6 +159,7 @@ class MeshField(NodalField):
 
     def nodal(self, coefficients: Tensor) -> Tensor:
         """Values (B, N) at the nodes of the mesh for coefficients (B, size), in float64."""
+        check_size(coefficients, self.size, "(B, {})", coefficients.shape[1:])
         return coefficients.double() @ self._nodal.T.to(coefficients.device)
 
     def basis(self, points: Tensor) -> Tensor:
@@ -213,6 +214,7 @@ class SparseMeshField(NodalField):
 
     def nodal(self, coefficients: Tensor) -> Tensor:
         """Values (B, N) at the nodes of the mesh for coefficients (B, size), in float64, by sparse solves."""
+        check_size(coefficients, self.size, "(B, {})", coefficients.shape[1:])
         right = self._root @ coefficients.detach().cpu().double().numpy().T
         values = self._factors.solve(right)
         for _ in range((self.alpha - 1) // 2):
