@@ -22,7 +22,7 @@ class SpectralConvolution(nn.Module):
 
     "cosine": the waves of the even extension, so that functions on a box need no padding; "fourier": complex waves
     with their complex weights, for periodic functions. Both by two small matrix products for each axis, which at these
-    sizes cost less than fast transforms and exist on any grid; one with too few cells uses the waves it can tell apart.
+    sizes cost no more than fast transforms and exist on any grid; one with too few cells uses the waves it can tell apart.
     """
 
     def __init__(self, width: int, modes: int, dimension: int, basis: str):
@@ -58,6 +58,7 @@ class SpectralConvolution(nn.Module):
         bases = self._bases(x)
         for axis in range(2, x.ndim - 1):
             z = along(axis, bases[axis - 2].T, z)
+        z = z.contiguous()
         if self.basis == "cosine":
             return z @ bases[-1]
         twice = torch.full_like(bases[-1].real, 2.0)  # a wave and its conjugate
