@@ -22,7 +22,7 @@ class SpectralConvolution(nn.Module):
 
     "cosine": the waves of the even extension, so that functions on a box need no padding; "fourier": complex waves
     with their complex weights, for periodic functions. Both by two small matrix products for each axis, which at these
-    sizes cost no more than fast transforms and exist on any grid; one with too few cells uses the waves it can tell apart.
+    sizes cost no more than fast transforms and exist on any grid; one with few cells uses the waves it can tell apart.
     """
 
     def __init__(self, width: int, modes: int, dimension: int, basis: str):
