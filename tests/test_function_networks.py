@@ -161,6 +161,20 @@ def test_waves_are_orthonormal_and_resampling_keeps_what_it_should():
     close(interpolation(6, 30, like).sum(1), torch.ones(30).double())
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "fourier_operator", "basis": "sine"}, "basis: got 'sine', one of cosine, fourier is accepted"),
+        ({"kind": "fourier_operator", "dimension": 4}, "dimension: got 4, 1 to 3 is accepted"),
+        ({"kind": "u_shaped_operator", "sides": []}, r"sides: got \[\], 1 to 3 numbers of cells are accepted"),
+        ({"kind": "set_transformer", "dimension": 1, "width": 9}, "width: got 9, a multiple of heads = 2 is accepted"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        build({"c_in": 1, "c_out": 1, **settings})
+
+
 # One function on three grids ------------------------------------------------------------------------------------------
 
 SIDES = (32, 64, 128)
