@@ -34,7 +34,7 @@ class SetTransformer(nn.Module):
         dimension: int,
         c_query: int = 0,
         width: int = 64,
-        heads: int = 2,
+        heads: int = 4,
         depth: int = 2,
         query_depth: int = 2,
         scales: int = 5,
