@@ -104,13 +104,17 @@ def test_sparse_fields_have_the_inverse_of_their_precision(alpha):
     )
 
 
-@pytest.mark.parametrize("alpha", [2, 3, 4])
-def test_sparse_fields_draw_what_their_basis_says(alpha):
-    field = fokker.SparseMeshField(square(6), alpha)
+@pytest.mark.parametrize("alpha", [2, 3, 4, None])
+def test_fields_draw_what_their_basis_says(alpha):
+    field = fokker.SparseMeshField(square(6), alpha) if alpha else fokker.MeshField(square(6), 12)
     xi = torch.randn(3, field.size, generator=torch.Generator().manual_seed(0), dtype=F64)
     shared, own = uniform(7, 2), uniform(3, 7, 2, seed=1)
     torch.testing.assert_close(field.at(xi, shared), xi @ field.basis(shared).T)
     torch.testing.assert_close(field.at(xi, own), (field.basis(own) @ xi[..., None])[..., 0])
+    both = field.at(torch.stack([xi, xi.flip(0)], -1), own)
+    torch.testing.assert_close(both, torch.stack([field.at(xi, own), field.at(xi.flip(0), own)], -1))
+    with pytest.raises(InputError, match="coefficients"):
+        field.nodal(xi[:, 1:])
     torch.testing.assert_close(field.nodal(xi), field.at(xi, torch.from_numpy(field.mesh.nodes)))
 
 

@@ -16,7 +16,8 @@ import fokker
 from exact import limit, moment_z
 from fokker.errors import InputError
 from fokker.grids import COSINES, FOURIER, SINES, Grid, dct, dst, idct, idst
-from fokker.random_fields import matern, squared_exponential
+from fokker.kernel_fields import matern
+from fokker.random_fields import squared_exponential
 from fokker.rng import Key, Rows
 
 F64 = torch.float64
@@ -248,15 +249,35 @@ def test_grids_of_another_dimension_are_refused():
 # --- Points
 
 
-def test_at_takes_shared_points_and_points_of_each_row(monkeypatch):
-    field, xi = fokker.CosineField(2, 6), normal(3, 36)
-    shared, own = uniform(9, 2), uniform(3, 9, 2, seed=1)
-    close(field.at(xi, shared), xi @ field.basis(shared).T)
-    close(field.at(xi, own), torch.stack([field.at(xi[i : i + 1], own[i])[0] for i in range(3)]))
-    whole = field.at(xi, shared), field.at(xi, own)
-    monkeypatch.setattr("fokker.random_fields._ENTRIES", 100)
-    close(field.at(xi, shared), whole[0], 1e-13)
-    close(field.at(xi, own), whole[1], 1e-13)
+FIELDS = [
+    fokker.CosineField(1, 6),
+    fokker.SineField(2, 6),
+    fokker.PeriodicField(3, 3),
+    fokker.CosineSpectrum(uniform(3, 5)),
+    fokker.KernelField(2, features=7),
+]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (2, 2)])
+def test_at_is_the_basis_times_the_coefficients(monkeypatch, field, channels):
+    """Points shared by all rows and points of each row, some of them at a time."""
+    xi = normal(3, field.size, *channels)
+    for points in (uniform(9, field.dimension), uniform(3, 9, field.dimension)):
+        exact = torch.einsum("bpk,bk...->bp...", field.basis(points).expand(3, -1, -1), xi)
+        close(field.at(xi, points), exact, 1e-12)
+        with monkeypatch.context() as patch:
+            patch.setattr("fokker.random_fields._ENTRIES", 100)
+            close(field.at(xi, points), exact, 1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_another_number_of_coefficients_is_refused(count):
+    field = fokker.CosineField(2, 4)
+    with pytest.raises(InputError, match=r"coefficients: got shape .*, \(B, 16, \*channels\) is accepted"):
+        field.at(torch.zeros(3, count), uniform(4, 2))
+    with pytest.raises(InputError, match=r"coefficients: got shape .*, \(\.\.\., 16\) is accepted"):
+        field.on_grid(torch.zeros(3, count), (4, 4))
 
 
 @pytest.mark.parametrize("kind", [fokker.CosineField, fokker.SineField])
@@ -268,6 +289,8 @@ def test_points_outside_the_cube_are_refused_by_name(kind):
         field.basis(x)
     with pytest.raises(InputError, match=r"as point \(1, 0\)"):
         field.basis(torch.stack([x[:2], x[3:]]))
+    with pytest.raises(InputError, match="as point 3"):
+        field.at(normal(2, 16), x)
     edge = torch.tensor([[-5e-10, 1 + 5e-10]], dtype=F64)
     close(field.basis(edge), field.basis(edge.round()), 1e-7)
     with pytest.raises(InputError, match="nan"):

@@ -1,4 +1,4 @@
-"""Gaussian random fields with a Matern kernel on points anywhere, by random Fourier features.
+"""Matern kernels on points anywhere: their covariance matrices, and fields with them by random Fourier features.
 
 Source: Rahimi and Recht 2007, "Random features for large-scale kernel machines".
 """
@@ -9,12 +9,36 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.random_fields import Field, check_smoothness, checked_points
+from fokker.random_fields import Field, squared_exponential
 from fokker.rng import check_seed, stream
+
+
+def matern(points: np.ndarray, length: float, nu: float = 1.5, variance: float = 1.0) -> np.ndarray:
+    """Matern covariance of points (P, d) -> (P, P), float64, of smoothness nu = 1/2, 3/2, 5/2 or infinity.
+
+    With s = sqrt(2 nu) |x - x'| / length it is variance * exp(-s) times 1, 1 + s, or 1 + s + s^2 / 3; for infinity
+    it is `squared_exponential`. InputError for another nu. Source: Rasmussen and Williams 2006, section 4.2.
+    """
+    check_smoothness(nu)
+    if nu == math.inf:
+        return squared_exponential(points, length, variance)
+    if not length > 0 or not variance > 0:
+        raise InputError(f"covariance length and variance: got {length!r} and {variance!r}, both must be > 0")
+    points = np.asarray(points, float)
+    s = math.sqrt(2 * nu) / length * np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
+    polynomial = {0.5: 1.0, 1.5: 1.0 + s, 2.5: 1.0 + s + s**2 / 3}[float(nu)]
+    return variance * polynomial * np.exp(-s)
+
+
+def check_smoothness(nu: float) -> None:
+    """InputError where nu is none of those with a closed form."""
+    if nu not in (0.5, 1.5, 2.5, math.inf):
+        raise InputError(f"nu: got {nu!r}, 0.5, 1.5, 2.5 or inf is accepted")
 
 
 @dataclass(frozen=True)
@@ -57,7 +81,7 @@ class KernelField(Field):
 
         InputError for points of another dimension or not finite.
         """
-        phase = checked_points(points, self.dimension) @ self._frequencies.to(points.device).T
+        phase = self._checked(points) @ self._frequencies.to(points.device).T
         return self.std / math.sqrt(self.features) * torch.cat([phase.cos(), phase.sin()], -1)
 
     @cached_property

@@ -72,8 +72,8 @@ class Correlated:
     """N(0, C), C_ij = sum_k lambda_k phi_k(x_i) phi_k(x_j), for states (B, P) or (B, P, channels) on points.
 
     `points` (P, d) is where the state lives unless a call names others (a condition called "points", say); a key
-    fixes the whole function, so the same key gives the same function at any points and resolution. The field is
-    anything with a `size` and a `basis` (see `Field`); it refuses points outside its domain.
+    fixes the whole function, so the same key gives the same function at any points and resolution. Any
+    `Field` serves (a class of your own gives its `size` and `basis`); it refuses points outside its domain.
     """
 
     field: Field
@@ -82,13 +82,13 @@ class Correlated:
 
     def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
         """The function of `key` at the points."""
-        basis = self._basis(like, points)
-        coefficients = key.normal((self.field.size, *like.shape[2:])).to(basis)
-        return _matmul(basis, coefficients, like)
+        coefficients = key.normal((self.field.size, *like.shape[2:])).to(like.device)
+        return self.field.at(coefficients, self._where(like, points)).to(like)
 
     def apply(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """C x, in float64 and back to the dtype of x."""
-        return _matmul(self._covariance(x, points), x, x)
+        columns = x.to(torch.float64).reshape(*x.shape[:2], -1)
+        return (self._covariance(x, points) @ columns).reshape(x.shape).to(x)
 
     def solve(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """C^-1 x; InputError where C is singular (fewer coefficients than points, or points that coincide)."""
@@ -102,16 +102,16 @@ class Correlated:
         diagonal = torch.diagonal(self._cholesky(like, points), dim1=-2, dim2=-1)
         return 2 * channels * diagonal.log().sum(-1)
 
-    def _basis(self, like: Tensor, points: Tensor | None) -> Tensor:
+    def _where(self, like: Tensor, points: Tensor | None) -> Tensor:
         where = self.points if points is None else points
         if where is None:
             raise InputError("points: got none, correlated noise needs them at construction or as cond['points']")
         if where.shape[-2] != like.shape[1]:
             raise InputError(f"points: got {where.shape[-2]}, the state has {like.shape[1]} entries on its axis 1")
-        return self.field.basis(where.to(like.device))
+        return where.to(like.device)
 
     def _covariance(self, like: Tensor, points: Tensor | None) -> Tensor:
-        basis = self._basis(like, points)
+        basis = self.field.basis(self._where(like, points))
         return basis @ basis.mT
 
     def _cholesky(self, like: Tensor, points: Tensor | None) -> Tensor:
@@ -183,8 +183,3 @@ class OnGrid:
             grid = ", ".join(map(str, self.shape))
             raise InputError(f"state: got shape {tuple(x.shape)}, (B, {grid}) or (B, channels, {grid}) is accepted")
         return tuple(x.shape[1 : 1 + between])
-
-
-def _matmul(matrix: Tensor, x: Tensor, like: Tensor) -> Tensor:
-    columns = x.to(torch.float64).reshape(*x.shape[:2], -1)
-    return (matrix @ columns).reshape(like.shape).to(like)

@@ -1,4 +1,4 @@
-"""Gaussian random fields given by a basis, and covariance kernels on points.
+"""Gaussian random fields given by a basis.
 
 A field with a basis, g(x) = sum_k sqrt(lambda_k) xi_k phi_k(x) with xi_k ~ N(0, 1), is a *function*: the coefficients
 xi fix it at every point and every resolution. Here are those with a spectral basis on the unit cube; `kernel_fields`
@@ -24,7 +24,7 @@ from fokker.errors import InputError
 from fokker.grids import COSINES, FOURIER, SINES, Waves, checked_shape
 
 EDGE = 1e-9  # how far outside its domain a point may lie, relative to the domain
-_ENTRIES = 2**24  # of a basis held at a time where only its products are wanted
+_ENTRIES = 2**24  # held at a time where a basis is not wanted but its products are
 
 
 def squared_exponential(points: np.ndarray, length: float, variance: float = 1.0) -> np.ndarray:
@@ -39,31 +39,11 @@ def squared_exponential(points: np.ndarray, length: float, variance: float = 1.0
     return variance * np.exp(-distance2 / (2 * length**2))
 
 
-def matern(points: np.ndarray, length: float, nu: float = 1.5, variance: float = 1.0) -> np.ndarray:
-    """Matern covariance of points (P, d) -> (P, P), float64, of smoothness nu = 1/2, 3/2, 5/2 or infinity.
-
-    With s = sqrt(2 nu) |x - x'| / length it is variance * exp(-s) times 1, 1 + s, or 1 + s + s^2 / 3; for infinity
-    it is `squared_exponential`. InputError for another nu. Source: Rasmussen and Williams 2006, section 4.2.
-    """
-    check_smoothness(nu)
-    if nu == math.inf:
-        return squared_exponential(points, length, variance)
-    if not length > 0 or not variance > 0:
-        raise InputError(f"covariance length and variance: got {length!r} and {variance!r}, both must be > 0")
-    points = np.asarray(points, float)
-    s = math.sqrt(2 * nu) / length * np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
-    polynomial = {0.5: 1.0, 1.5: 1.0 + s, 2.5: 1.0 + s + s**2 / 3}[float(nu)]
-    return variance * polynomial * np.exp(-s)
-
-
-def check_smoothness(nu: float) -> None:
-    """InputError where nu is none of those with a closed form."""
-    if nu not in (0.5, 1.5, 2.5, math.inf):
-        raise InputError(f"nu: got {nu!r}, 0.5, 1.5, 2.5 or inf is accepted")
-
-
 class Field(ABC):
-    """A Gaussian random field of mean 0 given by `size` coefficients and a basis: all that `Correlated` needs."""
+    """A Gaussian random field of mean 0 given by `size` coefficients and a basis: all that `Correlated` needs.
+
+    dimension: that of the points it takes.
+    """
 
     dimension: int
 
@@ -77,20 +57,30 @@ class Field(ABC):
         """sqrt(lambda_k) phi_k at points (..., P, dimension) -> (..., P, size), in float64."""
 
     def at(self, coefficients: Tensor, points: Tensor) -> Tensor:
-        """The functions of coefficients (B, size) at points (P, dimension), or at (B, P, dimension) -> (B, P), float64.
+        """The functions of coefficients (B, size, *channels) at points (P, dimension), or at (B, P, dimension).
 
-        A part of the points at a time, so that memory stays bounded.
+        Gives (B, P, *channels) in float64, `basis(points)` times the coefficients; a part of the points at a time, so
+        that memory stays bounded. InputError as for `basis`.
         """
-        xi = coefficients.double()
-        step = max(1, _ENTRIES // (self.size * math.prod(points.shape[:-2])))
-        parts = points.split(step, dim=-2)
-        return torch.cat(
-            [
-                (self.basis(part) @ xi[..., None])[..., 0] if points.ndim > 2 else xi @ self.basis(part).T
-                for part in parts
-            ],
-            -1,
-        )
+        check_size(coefficients, self.size, "(B, {}, *channels)", coefficients.shape[1:2])
+        columns = coefficients.double().flatten(2) if coefficients.ndim > 2 else coefficients.double()[..., None]
+        where = self._checked(points)
+        step = max(1, _ENTRIES // self._entries(columns, where))
+        parts = [self._product(columns, part) for part in where.split(step, dim=-2)]
+        value = torch.cat(parts, 1)
+        return value.reshape(*value.shape[:2], *coefficients.shape[2:])
+
+    def _product(self, columns: Tensor, points: Tensor) -> Tensor:
+        """basis(points) @ columns: (B, size, C) -> (B, P, C)."""
+        return self.basis(points) @ columns
+
+    def _checked(self, points: Tensor) -> Tensor:
+        """The points in float64; InputError where the field is not defined."""
+        return checked_points(points, self.dimension)
+
+    def _entries(self, columns: Tensor, points: Tensor) -> int:
+        """How many numbers `_product` holds for one point."""
+        return self.size * math.prod(points.shape[:-2])
 
     def variance(self, points: Tensor) -> Tensor:
         """Var g(x) at points (..., P, dimension) -> (..., P), in float64."""
@@ -132,11 +122,23 @@ class SpectralField(Field):
 
         InputError for points of another dimension, and for points outside the cube.
         """
-        where = checked_points(points, self.dimension, None if self.waves is FOURIER else (0.0, 1.0))
+        where = self._checked(points)
         value = self.waves.at(where[..., 0], self.mode_shape[0])
         for j in range(1, self.dimension):
             value = (value[..., :, None] * self.waves.at(where[..., j], self.mode_shape[j])[..., None, :]).flatten(-2)
         return value * self._roots.to(points.device)
+
+    def _product(self, columns: Tensor, points: Tensor) -> Tensor:
+        """One axis after the other: the basis, as large as points times coefficients, is never formed."""
+        value = columns * self._roots.to(columns.device)[:, None]
+        value = self.waves.at(points[..., 0], self.mode_shape[0]) @ value.reshape(len(value), self.mode_shape[0], -1)
+        for j in range(1, self.dimension):
+            waves = self.waves.at(points[..., j], self.mode_shape[j])[..., None, :]
+            value = (waves @ value.reshape(*value.shape[:2], self.mode_shape[j], -1))[..., 0, :]
+        return value
+
+    def _entries(self, columns: Tensor, points: Tensor) -> int:
+        return columns.numel() // self.mode_shape[0] + sum(self.mode_shape) * math.prod(points.shape[:-2])
 
     def on_grid(self, coefficients: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The functions of coefficients (..., size) at the centres of the cells of a grid -> (..., *shape), float64.
@@ -145,6 +147,7 @@ class SpectralField(Field):
         or finer than the modes.
         """
         shape = self._checked_grid(shape)
+        check_size(coefficients, self.size, "(..., {})", coefficients.shape[-1:])
         values = (coefficients.double() * self._roots.to(coefficients.device)).unflatten(-1, self.mode_shape)
         for axis in range(-self.dimension, 0):
             values = self.waves.on_cells(values, axis, shape[axis])
@@ -165,6 +168,9 @@ class SpectralField(Field):
     @cached_property
     def _roots(self) -> Tensor:
         return self.eigenvalues.sqrt()
+
+    def _checked(self, points: Tensor) -> Tensor:
+        return checked_points(points, self.dimension, None if self.waves is FOURIER else (0.0, 1.0))
 
     def _checked_grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = checked_shape("shape", shape)
@@ -270,6 +276,12 @@ class PeriodicField(_PowerField):
     @property
     def _has_constant(self) -> bool:
         return self.constant
+
+
+def check_size(coefficients: Tensor, size: int, accepted: str, found: tuple[int, ...]) -> None:
+    """InputError where the axis `found` of the coefficients is not of the size of the field."""
+    if found != (size,):
+        raise InputError(f"coefficients: got shape {tuple(coefficients.shape)}, {accepted.format(size)} is accepted")
 
 
 def checked_points(points: Tensor, dimension: int, bounds: tuple[float, float] | None = None) -> Tensor:

@@ -22,7 +22,7 @@ class SpectralConvolution(nn.Module):
 
     "cosine": the waves of the even extension, so that functions on a box need no padding; "fourier": complex waves
     with their complex weights, for periodic functions. Both by two small matrix products for each axis, which at these
-    sizes cost less than fast transforms and exist on any grid; one with too few cells uses the waves it can tell apart.
+    sizes cost no more than fast transforms and exist on any grid; one with few cells uses the waves it can tell apart.
     """
 
     def __init__(self, width: int, modes: int, dimension: int, basis: str):
@@ -58,6 +58,7 @@ class SpectralConvolution(nn.Module):
         bases = self._bases(x)
         for axis in range(2, x.ndim - 1):
             z = along(axis, bases[axis - 2].T, z)
+        z = z.contiguous()
         if self.basis == "cosine":
             return z @ bases[-1]
         twice = torch.full_like(bases[-1].real, 2.0)  # a wave and its conjugate
@@ -98,15 +99,17 @@ class FourierOperator(nn.Module):
         c_in: int,
         c_out: int,
         dimension: int = 2,
-        width: int = 32,
+        width: int = 24,
         modes: int = 12,
-        depth: int = 4,
+        depth: int = 6,
         basis: str = "cosine",
         level_width: int = 64,
     ):
         super().__init__()
         if basis not in BASES:
             raise InputError(f"basis: got {basis!r}, one of {', '.join(BASES)} is accepted")
+        if not 1 <= dimension <= 3:
+            raise InputError(f"dimension: got {dimension}, 1 to 3 is accepted")
         self._settings = {
             "kind": "fourier_operator", "c_in": c_in, "c_out": c_out, "dimension": dimension, "width": width,
             "modes": modes, "depth": depth, "basis": basis, "level_width": level_width,
@@ -162,6 +165,8 @@ class UShapedOperator(nn.Module):
             "kind": "u_shaped_operator", "c_in": c_in, "c_out": c_out, "sides": list(sides), "width": width,
             "levels": levels, "modes": modes, "widest": widest, "level_width": level_width,
         }  # fmt: skip
+        if not 1 <= len(sides) <= 3 or min(sides) < 1:
+            raise InputError(f"sides: got {list(sides)}, 1 to 3 numbers of cells are accepted")
         self.c_in, self.sides = c_in, list(sides)
         self.grids = [[-(-side // 2**level) for side in sides] for level in range(1, levels)]
         widths = [min(width * 2**level, widest) for level in range(levels)]

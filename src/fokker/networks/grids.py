@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @lru_cache(maxsize=256)
@@ -83,6 +83,8 @@ def resampled(x: Tensor, sides: Sequence[int], rule: Callable[..., Tensor]) -> T
 
 def extended(x: Tensor, by: Sequence[int]) -> Tensor:
     """x (B, c, *grid) with by[j] cells more at both ends of axis j, mirrored at the faces of the domain."""
+    if set(by) == {1}:  # the mirrored cell is the last one
+        return nn.functional.pad(x, (1, 1) * len(by), mode="replicate")
     for axis, count in enumerate(by, 2):
         side = x.shape[axis]
         head, tail = x.narrow(axis, 0, count).flip(axis), x.narrow(axis, side - count, count).flip(axis)

@@ -8,6 +8,7 @@ the lumped one.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.pde.solvers import Factorisation
-from fokker.random_fields import EDGE, Field, checked_points, refuse_point
+from fokker.random_fields import EDGE, Field, check_size, checked_points, refuse_point
 from fokker.rng import stream
 
 Array = NDArray[np.float64]
 
 _NEAREST = 12  # triangles by their centres that a point is looked for in first
 _PAIRS = 2**20  # of points and triangles compared at a time
+_SPARE = 8  # eigenfunctions beyond those wanted, so that no eigenspace is cut where its directions are chosen
 _SAME = 1e-8  # relative difference up to which eigenvalues count as one
 
 
@@ -93,9 +95,8 @@ class TriangleMesh:
         if not bool(inside.all()):
             refuse_point(where, inside, "on the mesh")
         shape = (*where.shape[:-1], 3)
-        return torch.from_numpy(self.triangles[cell].astype(np.int64)).reshape(shape), torch.from_numpy(
-            weights
-        ).reshape(shape)
+        nodes = torch.from_numpy(self.triangles[cell].astype(np.int64))
+        return nodes.reshape(shape), torch.from_numpy(weights).reshape(shape)
 
     def _best(self, points: Array, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
         """Of the candidates (P or 1, c) the triangle whose smallest barycentric coordinate at the point is largest."""
@@ -106,7 +107,31 @@ class TriangleMesh:
         return np.broadcast_to(cells, weights.shape[:2])[rows, best], weights[rows, best]
 
 
-class MeshField(Field):
+class NodalField(Field):
+    """A field that is linear in each triangle of `mesh`, so that its values at the nodes are all of it."""
+
+    dimension = 2
+    mesh: TriangleMesh
+
+    @abstractmethod
+    def nodal(self, coefficients: Tensor) -> Tensor:
+        """Values (B, N) at the nodes of the mesh for coefficients (B, size), in float64."""
+
+    def _product(self, columns: Tensor, points: Tensor) -> Tensor:
+        """Interpolation of the nodal values, whatever the number of coefficients."""
+        size, _, channels = columns.shape
+        nodes, weights = (t.to(columns.device) for t in self.mesh.locate(points))
+        values = self.nodal(columns.mT.flatten(0, 1)).reshape(size, channels, -1).mT  # (B, N, C)
+        if points.ndim == 2:
+            return (values[:, nodes] * weights[..., None]).sum(-2)
+        rows = torch.arange(size, device=values.device)[:, None, None]
+        return (values[rows, nodes] * weights[..., None]).sum(-2)
+
+    def _entries(self, columns: Tensor, points: Tensor) -> int:
+        return 1  # all points together
+
+
+class MeshField(NodalField):
     """The field from the `modes` lowest eigenfunctions K phi = mu M phi of a triangle mesh.
 
     g = amplitude sum_k (mu_k + tau^2)^(-alpha/2) xi_k phi_k with phi_k^T M phi_k = 1, linear in each triangle; mu_0 = 0
@@ -115,10 +140,8 @@ class MeshField(Field):
     eigenvalues, are those of fixed numbers at its nodes), not across meshes.
 
     mesh: see `TriangleMesh`. InputError for another mesh, more modes than nodes, alpha <= 1, tau or amplitude <= 0.
-    Source: Lord, Powell, Shardlow 2014, section 7.4.
+    Source: Lord, Powell, Shardlow 2014, chapter 7.
     """
-
-    dimension = 2
 
     def __init__(self, mesh: Any, modes: int = 256, alpha: float = 2.0, tau: float = 1.0, amplitude: float = 1.0):
         _check(alpha, tau, amplitude)
@@ -134,6 +157,11 @@ class MeshField(Field):
         """Number of coefficients, the modes."""
         return len(self.eigenvalues)
 
+    def nodal(self, coefficients: Tensor) -> Tensor:
+        """Values (B, N) at the nodes of the mesh for coefficients (B, size), in float64."""
+        check_size(coefficients, self.size, "(B, {})", coefficients.shape[1:])
+        return coefficients.double() @ self._nodal.T.to(coefficients.device)
+
     def basis(self, points: Tensor) -> Tensor:
         """sqrt(lambda_k) phi_k at points (..., P, 2) -> (..., P, size), in float64.
 
@@ -146,7 +174,7 @@ class MeshField(Field):
         return value.to(points.device)
 
 
-class SparseMeshField(Field):
+class SparseMeshField(NodalField):
     """The field on a triangle mesh with a sparse precision: no modes are cut, for whole numbers alpha.
 
     With L = K + tau^2 C the nodal values have covariance amplitude^2 (L^-1 C)^(alpha - 1) L^-1. They are drawn by
@@ -157,8 +185,6 @@ class SparseMeshField(Field):
     mesh: see `TriangleMesh`. InputError for another mesh, alpha not 2, 3, ..., tau or amplitude <= 0.
     Source: Lindgren, Rue, Lindstrom 2011.
     """
-
-    dimension = 2
 
     def __init__(self, mesh: Any, alpha: int = 2, tau: float = 1.0, amplitude: float = 1.0):
         _check(alpha, tau, amplitude)
@@ -187,23 +213,13 @@ class SparseMeshField(Field):
         return csr_array(out / self.amplitude**2)
 
     def nodal(self, coefficients: Tensor) -> Tensor:
-        """Values (B, N) at the nodes of the mesh for coefficients (B, size), in float64."""
+        """Values (B, N) at the nodes of the mesh for coefficients (B, size), in float64, by sparse solves."""
+        check_size(coefficients, self.size, "(B, {})", coefficients.shape[1:])
         right = self._root @ coefficients.detach().cpu().double().numpy().T
         values = self._factors.solve(right)
         for _ in range((self.alpha - 1) // 2):
             values = self._factors.solve(self._lumped[:, None] * values)
         return torch.from_numpy(self.amplitude * values.T).to(coefficients.device)
-
-    def at(self, coefficients: Tensor, points: Tensor) -> Tensor:
-        """The functions of coefficients (B, size) at points (P, 2), or at (B, P, 2) -> (B, P), in float64.
-
-        A few sparse solves for each function, whatever the number of points.
-        """
-        nodes, weights = (t.to(coefficients.device) for t in self.mesh.locate(points))
-        values = self.nodal(coefficients)
-        if points.ndim == 2:
-            return (values[:, nodes] * weights).sum(-1)
-        return (values.gather(1, nodes.flatten(1)).reshape(nodes.shape) * weights).sum(-1)
 
     def basis(self, points: Tensor) -> Tensor:
         """The values at points (..., P, 2) of the functions of unit coefficients -> (..., P, size), in float64.
@@ -233,14 +249,15 @@ def _eigenfunctions(mesh: TriangleMesh, modes: int, tau: float) -> tuple[Array, 
     gradient, mass = mesh.gradient, mesh.mass
     stiffness = csc_array(gradient.T @ gradient)
     fixed = stream(0, "mesh field").standard_normal((len(mesh.nodes), 1))
-    if modes > len(mesh.nodes) // 2:
-        mu, phi = eigh(stiffness.toarray(), mass.toarray(), subset_by_index=(0, modes - 1))
+    wanted = min(modes + _SPARE, len(mesh.nodes))
+    if wanted > len(mesh.nodes) // 2:
+        mu, phi = eigh(stiffness.toarray(), mass.toarray(), subset_by_index=(0, wanted - 1))
     else:
         shift = -max(tau**2, 1 / mesh.area.sum())
-        mu, phi = eigsh(stiffness, modes, csc_array(mass), sigma=shift, which="LM", v0=fixed[:, 0])
+        mu, phi = eigsh(stiffness, wanted, csc_array(mass), sigma=shift, which="LM", v0=fixed[:, 0])
         order = np.argsort(mu)
         mu, phi = mu[order], phi[:, order]
-    return np.maximum(mu, 0.0), _canonical(mu, phi, mass)
+    return np.maximum(mu[:modes], 0.0), _canonical(mu, phi, mass)[:, :modes]
 
 
 def _canonical(mu: Array, phi: Array, mass: csr_array) -> Array:

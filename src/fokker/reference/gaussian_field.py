@@ -228,7 +228,7 @@ class FieldPosterior:
         """x (M, n, *shape) for residuals (M, 1, m) or (1, n, m) and M n rows of random numbers."""
         key, shape = Key(seed, rows, part="posterior"), (len(residual), -1)
         white = key.normal((math.prod(self.field.white_shape),)).to(residual).unflatten(0, shape)
-        seen = white @ (self._q @ self._r)  # B w
+        seen = white @ self._q @ self._r  # B w
         if self.noise:
             seen = seen + self.noise * key.at(part="noise").normal((self.size,)).to(residual).unflatten(0, shape)
         white = white.unflatten(2, self.field.white_shape) + self._lift(residual - seen)

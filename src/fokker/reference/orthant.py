@@ -48,6 +48,8 @@ class Orthant:
         x = np.append(half[: size - 1], 0.0)
         self.log_bound = float(self._psi(x[None], -x @ self._slope.T)[0])
         """log of an upper bound on the probability of the orthant, usually close."""
+        self.acceptance = math.nan
+        """Share of the proposals of the last `sample` that were accepted."""
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[NDArray, float]:
         """n samples (n, m), and the log of an unbiased estimate of the orthant's probability from all proposals."""

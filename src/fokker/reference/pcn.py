@@ -54,7 +54,9 @@ def pcn(
 
     The proposal x' = sqrt(1 - b^2) x + b xi, xi ~ N(0, C), leaves N(0, C) invariant, so it is accepted with
     probability min(1, L(x') / L(x)): the likelihood alone, well defined for functions. The step b, one for the chains
-    of a case, is tuned to an acceptance of 25 % during the burn-in by Robbins-Monro and frozen after it.
+    of a case, is tuned to an acceptance of 25 % during the burn-in by Robbins-Monro and frozen after it. Where the
+    likelihood sees the field at some points alone, its values there are such a chain by themselves, with C at those
+    points: cheaper by far, and the rest of the field follows by conditioning.
 
     draw: xi of N(0, C) (M C, *shape) for the rows of a key, M times C with chains running fastest. log_likelihood:
     x (M, C, *shape) to (M, C), each by itself; minus infinity where x is impossible. burn, draws, thin: iterations, and

@@ -32,7 +32,7 @@ class ThresholdedPosterior:
     """
 
     def __init__(
-        self, field: Field, operator: Linear, y: Any, noise: float, low: float = 3.0, high: float = 12.0, seed: int = 0
+        self, field: Field, operator: Linear, y: Any, noise: float, low: float = 3.0, high: float = 12.0
     ) -> None:
         if not low < high or not 0 < noise < math.inf:
             raise InputError(
@@ -45,7 +45,7 @@ class ThresholdedPosterior:
         loss = ((data - low) ** 2 - (data - high) ** 2) / (2 * noise**2)
         self.signs = torch.where(loss > 0, 1.0, -1.0).double()
         self._orthant = Orthant(self._latent.data_covariance.cpu(), self.signs)
-        _, self.log_probability = self._orthant.sample(1, stream(seed, "thresholded"))
+        _, self.log_probability = self._orthant.sample(1, stream(0, "thresholded"))
         others = torch.nn.functional.softplus(-loss.abs()).sum()
         self.log_doubt = float(others.log() if others < 1e-3 else others.expm1().log()) - self.log_probability
         if not torch.isfinite(others) or self.log_doubt > _DOUBT:
