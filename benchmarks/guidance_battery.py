@@ -75,6 +75,8 @@ def main() -> None:
         "",
         SELECTION,
         "",
+        "Moment matching and twisted SMC with steps doubled until nothing moves: [guidance_exact.md](guidance_exact.md).",
+        "",
     ]
     for kind in kinds:
         text += [f"## {kind[0].upper()}{kind[1:]}", "", "| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
