@@ -11,6 +11,7 @@ from scipy.stats import multivariate_normal, norm
 
 import fokker
 from exact import limit
+from fokker import cli
 from fokker.errors import InputError
 from fokker.problems.battery_cases import BOX, all_cases
 from fokker.problems.battery_methods import METHODS
@@ -135,6 +136,19 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
 def test_bad_settings(given):
     with pytest.raises(InputError, match=next(iter(given))):
         GuidanceBattery(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "near"), [("nonsense", "gaussian-2-under-0.05"), ("gausian-8-over", "gaussian-8-over-")]
+)
+def test_a_case_that_is_not_there(given, near, tmp_path, capsys):
+    """The names that are like it, not all of them; every method, as these are few."""
+    words = ["run", "guidance-battery", "--out", str(tmp_path / "run"), "--quiet"]
+    assert cli.command([*words, "--cases", given]) == 2
+    said = capsys.readouterr().err
+    assert near in said and "40 in all, see --help" in said and len(said) < 200
+    assert cli.command([*words, "--methods", given]) == 2
+    assert f"one of {', '.join(METHODS)} is" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def row(method, apart, seconds, diverged=0, cases=2, steps=32):
