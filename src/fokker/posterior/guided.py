@@ -49,6 +49,12 @@ class GuidedPosterior(ABC):
         self.problem = Problem(prior, forward, likelihood)
         self.check()
 
+    def __repr__(self) -> str:
+        problem, shapes = self.problem, f"x_shape={self.problem.x_shape}, y_shape={self.problem.y_shape}"
+        prior = type(problem.model if problem.given is None else problem.given).__name__
+        forward = getattr(problem.forward, "__name__", type(problem.forward).__name__)
+        return f"{type(self).__name__}({prior}, {forward}, {problem.likelihood!r}, {shapes})"
+
     def check(self) -> None:  # noqa: B027 - a method may take every problem
         """InputError for an operator or a likelihood that this method cannot serve; it names the methods that can."""
 
