@@ -27,7 +27,7 @@ from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.recipes import Recipe
 from fokker.rng import stream
 from fokker.screening import repeated
-from fokker.simulation.formats import arrays_in, simulator_in
+from fokker.simulation.formats import arrays_in, place_of_row, simulator_in
 from fokker.simulation.stored import Stored
 from fokker.simulation.tables import Named, by_entries, matching, read_named
 from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
@@ -104,7 +104,7 @@ def fit_files(
     count = len(named["x"])
     if count < FEWEST:
         raise InputError(f"{', '.join(map(str, paths))}: holds {count} rows, at least {FEWEST} are accepted")
-    limits = _limits(named["x"], bounds, positive)
+    limits = _limits(paths, named["x"], bounds, positive)
     if missing and any(np.isnan(part).any() for _, part in named["y"].parts()):
         raise InputError("missing: y has gaps of its own, 0 is accepted with them")
     kept = stream(seed, "held out").permutation(count)
@@ -212,7 +212,7 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     return Rows(found.pop("x"), y if hidden is None else hidden, found, origin, None if hidden is None else y)
 
 
-def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[Any, Any] | None:
+def _limits(paths: Sequence[Path], x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[Any, Any] | None:
     """Lower and upper bounds for every entry of x; None where there are none."""
     lower, upper = np.full(len(x.names), -np.inf), np.full(len(x.names), np.inf)
     for text in [*bounds, *(f"{name}=0:" for name in positive)]:
@@ -234,12 +234,12 @@ def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[A
             raise InputError(f"bounds: got {text!r}, NAME=LOW:HIGH, as theta=0:1 or theta=0:, is accepted") from None
     if not np.isfinite([lower, upper]).any():
         return None
-    _check_limits(x, lower, upper)
+    _check_limits(paths, x, lower, upper)
     shape = x.values.shape[1:]
     return lower.reshape(shape), upper.reshape(shape)
 
 
-def _check_limits(x: Named, lower: np.ndarray, upper: np.ndarray) -> None:
+def _check_limits(paths: Sequence[Path], x: Named, lower: np.ndarray, upper: np.ndarray) -> None:
     """InputError, by name, for bounds that leave nothing between them and for x that is not strictly there."""
     for name, low, high in zip(x.names, lower, upper):
         if not low < high or low == np.inf or high == -np.inf:
@@ -249,9 +249,10 @@ def _check_limits(x: Named, lower: np.ndarray, upper: np.ndarray) -> None:
         beyond = (flat <= lower) | (flat >= upper)
         if beyond.any():
             row, j = np.argwhere(beyond)[0]
+            where = place_of_row(paths, first + row)
             raise InputError(
-                f"x: got {flat[row, j]:g} for {x.names[j]} in row {first + row}, numbers between its bounds "
-                f"{lower[j]:g} and {upper[j]:g}, without these, are accepted"
+                f"x: got {flat[row, j]:g} for {x.names[j]} in {where}, numbers between its bounds {lower[j]:g} and "
+                f"{upper[j]:g}, without these, are accepted"
             )
 
 
