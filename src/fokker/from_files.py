@@ -161,18 +161,21 @@ def load_fit(folder: Path, device: str = "cpu") -> tuple[ConditionalPosterior, D
 
 def fitted(folder: Path, data: Data | None) -> Fitted:
     """How the fit in a folder went, as far as that is recorded."""
-    simulator = {} if data is None else data.simulator
+    simulator, names = {} if data is None else data.simulator, dict[str, list[str]]()
+    if data is not None and simulator:  # others' names are those of a file
+        given = {part: data.entries[part] for part in "xy"}
+        names = {part: called for part, called in given.items() if called[0].partition("[")[0] != part}
     try:
         found = read_sealed(folder / "training.json")
         records = [TrainRecord(**record) for record in found["records"]]
         training = TrainSettings(**found["settings"]["recipe"]["training"])
     except (InputError, KeyError, TypeError):
-        return Fitted(simulator=simulator)
+        return Fitted(simulator=simulator, names=names)
     last = records[-1]
     short = last.step < training.patience * training.validate_every
     begun = last.best_step > 0 or not short  # few steps that brought nothing say nothing of more
     still = last.step - last.best_step < LATE * training.validate_every or not begun
-    return Fitted(last.step == last.steps and still, short, simulator)
+    return Fitted(last.step == last.steps and still, short, simulator, names)
 
 
 def held_out(folder: Path, data: Data) -> dict[str, Tensor]:
