@@ -9,6 +9,7 @@ from fokker import cli
 from fokker.check_advice import Fitted, advice, other_simulator
 from fokker.check_measurement import Measured
 from fokker.check_simulator import arranged, prior_of
+from fokker.cli.check import by_measurement
 from fokker.diagnostics.calibration import Verdict
 from fokker.errors import InputError
 from fokker.from_files import fitted, load_fit
@@ -145,6 +146,17 @@ def test_the_network_that_is_told_of(folder, tmp_path, capsys):
     best = read_sealed(tmp_path / "n" / "training.json")["records"][-1]["best_step"]
     kept = "none of 300 steps was better than the untrained network, which is kept"
     assert (kept if best == 0 else f"weights of step {best} of 300 kept") in said and "convolutions" not in said
+
+
+def test_what_measurements_have_in_common_is_told_once():
+    """With everything that is their own, in its order; a single one as it is."""
+    words = [("p = 0.1", "fine"), ("p = 0.2", "fine"), ("outside", "nothing"), ("p = 0.3", "fine"), ("fine", "fine")]
+    assert by_measurement(words) == [
+        ("measurement 0", ["p = 0.1"]), ("measurement 1", ["p = 0.2"]), ("measurement 2", ["outside", "nothing"]),
+        ("measurement 3", ["p = 0.3"]), ("measurements 0, 1, 3, 4", ["fine"]),
+    ]  # fmt: skip
+    assert by_measurement([("one", "two")]) == [("measurement 0", ["one", "two"])] and by_measurement([]) == []
+    assert by_measurement([("a", "b")] * 5)[0] == ("measurements 0 to 4", ["a", "b"])
 
 
 NAMED = """
