@@ -2,6 +2,11 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +129,21 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     page = (tmp_path / "a" / "report.html").read_text()
     assert "Which method for my problem" in page and "data:image/png" in page
     assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == second
+
+
+def test_a_run_that_is_ended_leaves_nothing_open(tmp_path):
+    """By SIGTERM, as by a queueing system: no word of semaphores that are left, no processes."""
+    code, out = "from fokker.cli import main; main()", tmp_path / "run"
+    words = ["run", "guidance-battery", "--cases", "gaussian-8-over-0.3", "--out", str(out), "--quiet"]
+    with subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None:  # until a worker has got its task and loads what it needs
+            time.sleep(0.05)
+            if any("libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in children.read_text().split()):
+                break
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate()[1]  # once all who can write there have ended
+    assert (process.returncode, error) == (143, "")
 
 
 @pytest.mark.parametrize(
