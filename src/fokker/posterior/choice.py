@@ -28,8 +28,9 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     - a prior that is a mixture (or a Gaussian), a linear operator, Gaussian noise: `KnownLikelihood`, exact;
     - up to 8 unknowns: `TwistedSMC` (4,096 particles), its guide PiGDM (DPS for one's own density of more than
       64 data): exact as particles and steps grow, and `checks["least_ess"]` tells whether they were enough;
-    - more, with noise of any law but such a density: `MomentMatching` for up to 64 data, exact for Gaussian priors;
-      `PiGDM` for more data, where it costs a tenth;
+    - more, with noise of any law but such a density: `MomentMatching` for up to 64 data, exact for Gaussian priors
+      (for a mixture of 64 unknowns PiGDM was nearer, but a learned prior does not tell its law); `PiGDM` for more data,
+      where it costs a tenth;
     - more, with such a density: `DAPS`, which needs no covariance and does not diverge where DPS does.
 
     The arguments are those of every method; raises InputError where they do not fit.
