@@ -33,8 +33,9 @@ from fokker.posterior import recipes
 from fokker.problems import boundary_flux, flux_run, parallel
 from fokker.problems.boundary_flux import BoundaryFlux
 from fokker.problems.channel import LENGTH, NUGGET
+from fokker.problems.flux_cases import Case
 from fokker.problems.flux_metrics import scores
-from fokker.problems.flux_settings import SAMPLERS, Case
+from fokker.problems.flux_settings import SAMPLERS
 from fokker.problems.flux_summary import Summary
 from fokker.processes import VarianceExploding, VariancePreserving
 from fokker.reference.rectified import rectified_posterior

@@ -8,7 +8,10 @@ import pytest
 from fokker import cli
 from fokker.check_advice import Fitted, advice, other_simulator
 from fokker.check_measurement import Measured
+from fokker.check_simulator import arranged, prior_of
+from fokker.cli.check import by_measurement
 from fokker.diagnostics.calibration import Verdict
+from fokker.errors import InputError
 from fokker.from_files import fitted, load_fit
 from fokker.simulation.programs import ModelFile
 from fokker.storage import read_sealed, write_sealed
@@ -143,3 +146,89 @@ def test_the_network_that_is_told_of(folder, tmp_path, capsys):
     best = read_sealed(tmp_path / "n" / "training.json")["records"][-1]["best_step"]
     kept = "none of 300 steps was better than the untrained network, which is kept"
     assert (kept if best == 0 else f"weights of step {best} of 300 kept") in said and "convolutions" not in said
+
+
+def test_what_measurements_have_in_common_is_told_once():
+    """With everything that is their own, in its order; a single one as it is."""
+    words = [("p = 0.1", "fine"), ("p = 0.2", "fine"), ("outside", "nothing"), ("p = 0.3", "fine"), ("fine", "fine")]
+    assert by_measurement(words) == [
+        ("measurement 0", ["p = 0.1"]), ("measurement 1", ["p = 0.2"]), ("measurement 2", ["outside", "nothing"]),
+        ("measurement 3", ["p = 0.3"]), ("measurements 0, 1, 3, 4", ["fine"]),
+    ]  # fmt: skip
+    assert by_measurement([("one", "two")]) == [("measurement 0", ["one", "two"])] and by_measurement([]) == []
+    assert by_measurement([("a", "b")] * 5)[0] == ("measurements 0 to 4", ["a", "b"])
+
+
+NAMED = """
+x_names, y_names = ("slope", "offset"), ("left", "middle", "right")
+""" + MODEL.replace("[0.0, 0.5, 1.0]", "[0.0, 0.5, 3.0]")  # in another order, x and y have other laws
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    out = tmp_path_factory.mktemp("named")
+    (out / "line.py").write_text(NAMED)
+    (out / "other.py").write_text(NAMED.replace('"slope"', '"gradient"').replace('"right"', '"top"'))
+    words = ["simulate", str(out / "line.py"), "-n", "1000", "--out", str(out / "sims"), "--quiet"]
+    assert cli.command(words) == 0
+    return out
+
+
+def checked_by_name(named, simulator, x, y):
+    """What a check says, of a model of these x and y, and its exit status."""
+    words = ["fit", str(named / "sims"), "--x", x, "--y", y, "--steps", "1", "--quiet", "--out", str(named / x)]
+    assert (named / x).exists() or cli.command(words) == 0
+    np.save(named / "one.npy", np.array([0.3, 0.2] if "," in y else [0.3, 0.2, -0.1]))
+    words = ["check", str(named / x), "--y", str(named / "one.npy"), "--simulator", str(named / simulator)]
+    return cli.command([*words, "--near", "60", "--quiet"])
+
+
+def test_a_simulator_in_the_order_of_the_fit():
+    """By name: any order of x, any part of y; what has no names, or the same, is left as it is."""
+
+    class Counting:
+        x_names, y_names = ("a", "b", "c"), ("p", "q", "r")
+
+        def prior(self, rng, n):
+            return np.tile([1.0, 2.0, 3.0], (n, 1))
+
+        def simulate(self, x, rng):
+            return x @ np.diag([1.0, 10.0, 100.0])
+
+    given, rng = Counting(), np.random.default_rng(0)
+    found = arranged(given, {"x": ["c", "a", "b"], "y": ["r", "p"]})
+    assert prior_of(found)(rng, 2).tolist() == [[3, 1, 2]] * 2
+    assert found.simulate(np.array([[3.0, 1.0, 2.0]]), rng).tolist() == [[300, 1]]
+    assert arranged(given, {"x": ["a", "b", "c"], "y": ["p", "q"]}).simulate(np.ones((1, 3)), rng).tolist() == [[1, 10]]
+    for names in ({}, {"x": ["a", "b", "c"], "y": ["p", "q", "r"]}, {"x": ["a", "b", "d"]}):
+        assert arranged(given, names) is given
+    nameless = SimpleNamespace(simulate=given.simulate)
+    assert arranged(nameless, {"x": ["a"]}) is nameless
+    assert prior_of(arranged(SimpleNamespace(simulate=given.simulate, y_names=("p", "q")), {"y": ["q"]})) is None
+    for names, text in (
+        ({"x": ["a", "c"]}, "x is a, b, c in Counting and a, c"),
+        ({"y": ["p", "s"]}, "y is p, q, r in"),
+    ):
+        with pytest.raises(InputError, match=text):
+            arranged(given, names)
+
+
+def test_a_check_follows_the_order_of_the_fit(named, capsys):
+    """The model without a training is the Gaussian, exact here."""
+    assert checked_by_name(named, "line.py", "offset,slope", "right,left") == 0
+    said = capsys.readouterr().out
+    assert "nothing wrong is seen (a shift" in said and "does not contradict it" in said and "differs" not in said
+
+
+def test_a_simulator_of_more_than_the_fit_is_refused(named, capsys):
+    assert checked_by_name(named, "line.py", "slope", "y") == 2
+    assert capsys.readouterr().err == (
+        "fokker: simulator: x is slope, offset in line.py and slope in the fit; a model fitted to all x of the "
+        "simulator is accepted\n"
+    )
+
+
+def test_the_names_that_differ_are_told(named, capsys):
+    assert checked_by_name(named, "other.py", "x", "y") == 0
+    text = "by its SHA-256), and its x has gradient where the fit has slope, its y has top where the fit has right"
+    assert text in capsys.readouterr().out

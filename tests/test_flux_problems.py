@@ -21,8 +21,9 @@ from fokker.problems import flux_run
 from fokker.problems.boundary_flux import BoundaryFlux
 from fokker.problems.boundary_flux_reaction import LEVELS, BoundaryFluxReaction, ReactionSimulator
 from fokker.problems.boundary_flux_sensors import COUNTS, BoundaryFluxSensors
+from fokker.problems.flux_cases import Case
 from fokker.problems.flux_metrics import calibration, closeness, paired_z
-from fokker.problems.flux_settings import Case, FluxRun
+from fokker.problems.flux_settings import FluxRun
 from fokker.problems.flux_summary import BLOCK, Summary
 from fokker.problems.flux_tests import test_sets as sets_of
 from fokker.report import flux_layout_figures, flux_noise_figures, flux_page

@@ -146,7 +146,7 @@ FIT = [
     (["{pairs}", "--x", "a,b", "--y", "s", "--positive", "b", "--bounds", "b=:-1"], "bounds: got 0 to -1 for b, lower"),
     (
         ["{pairs}", "--x", "a", "--y", "s", "--bounds", "a=0.5:"],
-        "for a in row 1, numbers between its bounds 0.5 and inf, without",
+        "for a in line 3, numbers between its bounds 0.5 and inf, without",
     ),
     (["{pairs}", "--x", "a", "--y", "s", "--recipe", "best"], "recipe: got 'best'"),
     (["{pairs}", "--x", "a", "--y", "s", "--steps", "0"], "steps: got 0"),

@@ -2,6 +2,11 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from scipy.stats import multivariate_normal, norm
 
 import fokker
 from exact import limit
+from fokker import cli
 from fokker.errors import InputError
 from fokker.problems.battery_cases import BOX, all_cases
 from fokker.problems.battery_methods import METHODS
@@ -125,6 +131,21 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == second
 
 
+def test_a_run_that_is_ended_leaves_nothing_open(tmp_path):
+    """By SIGTERM, as by a queueing system: no word of semaphores that are left, no processes."""
+    code, out = "from fokker.cli import main; main()", tmp_path / "run"
+    words = ["run", "guidance-battery", "--cases", "gaussian-8-over-0.3", "--out", str(out), "--quiet"]
+    with subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None:  # until a worker has got its task and loads what it needs
+            time.sleep(0.05)
+            if any("libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in children.read_text().split()):
+                break
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate()[1]  # once all who can write there have ended
+    assert (process.returncode, error) == (143, "")
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -135,6 +156,19 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
 def test_bad_settings(given):
     with pytest.raises(InputError, match=next(iter(given))):
         GuidanceBattery(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "near"), [("nonsense", "gaussian-2-under-0.05"), ("gausian-8-over", "gaussian-8-over-")]
+)
+def test_a_case_that_is_not_there(given, near, tmp_path, capsys):
+    """The names that are like it, not all of them; every method, as these are few."""
+    words = ["run", "guidance-battery", "--out", str(tmp_path / "run"), "--quiet"]
+    assert cli.command([*words, "--cases", given]) == 2
+    said = capsys.readouterr().err
+    assert near in said and "40 in all, see --help" in said and len(said) < 200
+    assert cli.command([*words, "--methods", given]) == 2
+    assert f"one of {', '.join(METHODS)} is" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def row(method, apart, seconds, diverged=0, cases=2, steps=32):

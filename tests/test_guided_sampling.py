@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 
 import fokker
 from exact import COVARIANCE, MEAN, gaussian, limit, mixture, mixture_features, moment_z
-from fokker.errors import InputError
+from fokker.errors import Diverges, InputError
 from fokker.operators import Matrix
 from fokker.posterior.daps import Decoupled
 from fokker.reference.gaussian import LinearGaussian
@@ -256,6 +256,12 @@ def nan_away(x):
     return torch.where(x.norm(dim=1, keepdim=True) < 3, x @ ROW.T, torch.nan * x @ ROW.T)
 
 
+def lost_far_away(x):
+    clean, far = x @ ROW.T, x.detach().abs().max() > 1e6
+    clean.register_hook(lambda gradient: gradient * torch.nan if far else gradient)
+    return clean
+
+
 def wrong_rows(x):
     return (x @ ROW.T).sum(0)
 
@@ -332,11 +338,13 @@ def test_other_refusals():
         make("pigdm").sample(Y, 10, given={"y": Y})
     with pytest.raises(InputError, match="gradient"):
         make("dps", forward=nan_away).sample(Y, 200, steps=4)
-    with pytest.raises(InputError, match="diverges"):
+    with pytest.raises(Diverges, match="diverges"):
         sharp = fokker.Gaussian(1e-4)
         make("dps", prior=mixture(VE, torch.float32), likelihood=sharp).sample(Y, 50, steps=64)
-    with pytest.raises(InputError, match=r"diverges.*x reached"):  # far away, and finite
+    with pytest.raises(Diverges, match=r"diverges.*x reached"):  # far away, and finite
         make("dps", likelihood=fokker.Gaussian(0.02)).sample(Y, 50, steps=20)
+    with pytest.raises(Diverges, match=r"diverges.*x reached"):  # far away, before its gradient is lost
+        make("dps", likelihood=fokker.Gaussian(0.02), forward=lost_far_away).sample(Y, 50, steps=20)
     with pytest.raises(InputError, match="y"):
         make("dps", likelihood=fokker.Poisson(), forward=torch.exp).sample(torch.tensor([-1.0, 2.0]), 10)
 

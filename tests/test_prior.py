@@ -9,6 +9,7 @@ import torch
 import fokker
 from exact import WEIGHTS, exact_law, gaussian, limit, mixture, mixture_draw, mixture_z, moment_z
 from fokker.errors import InputError
+from fokker.operators import Matrix
 from fokker.posterior.recipes import DEFAULT, PUBLISHED, adapted_prior
 
 SMALL = replace(
@@ -22,6 +23,18 @@ QUICK = replace(SMALL, training=replace(SMALL.training, steps=60, validate_every
 @pytest.fixture(scope="module")
 def prior():
     return fokker.fit_prior(mixture_draw(20_000, 1), recipe=SMALL, seed=0)
+
+
+def test_what_a_prior_and_posteriors_are_called():
+    x = mixture_draw(200, 1)
+    prior, posterior = fokker.fit_prior(x, recipe=QUICK), fokker.fit(x, x[:, :1], steps=1)
+    assert repr(posterior) == "ConditionalPosterior(x_shape=(2,), y_shape=(1,), recipe='default')"
+    assert repr(prior).startswith("Prior(x_shape=(2,), recipe='default', process=VarianceExploding(sigma_max=")
+    one = fokker.PiGDM(prior, forward=torch.sin, likelihood=fokker.Poisson(gain=2.0))
+    law, exact = "Poisson(gain=2.0, background=0.0)", gaussian(fokker.VarianceExploding())
+    assert repr(one) == f"PiGDM(Prior, sin, {law}, x_shape=(2,), y_shape=(2,))"
+    smc = fokker.TwistedSMC(exact, forward=Matrix(torch.eye(2)[:1]), likelihood=fokker.Gaussian(0.1))
+    assert repr(smc).endswith("Matrix, Gaussian(std=0.1, covariance=None), x_shape=(2,), y_shape=(1,))")
 
 
 def excess(model, exact, count=4000):

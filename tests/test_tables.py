@@ -167,6 +167,12 @@ def raw_pickle(folder: Path) -> list[Path]:
     return [folder / "theta.npy", folder / "d.npy"]
 
 
+def infinite_parquet(folder: Path) -> list[Path]:
+    columns = {"theta": THETA[:, 0], "d": np.where(np.arange(20) == 5, np.inf, DATA[:, 0])}
+    parquet.write_table(pyarrow.table(columns), folder / "a.parquet")
+    return [folder / "a.parquet"]
+
+
 def texts_in_h5(folder: Path) -> list[Path]:
     with h5py.File(folder / "a.h5", "w") as file:
         file["theta"], file["d"] = ["a", "b"], DATA
@@ -235,7 +241,14 @@ DAMAGED = [
     ("ragged csv", lambda f: text(f, "theta,d\n1,2\n3\n"), "Expected 2 columns, got 1"),
     ("csv without names", lambda f: text(f, "1.0,2.0\n3,4\n"), "a line with names"),
     ("csv with names only", lambda f: text(f, "theta,d\n"), "at least one row"),
-    ("text in a column", lambda f: text(f, "theta,d\n1,2\n3,four\n"), "'d' holds the text 'four' in row 1"),
+    ("text in a column", lambda f: text(f, "theta,d\n1,2\n3,four\n"), "'d' holds the text 'four' in line 3, only"),
+    ("empty lines", lambda f: text(f, "\ntheta,d\n\n1,2\n\n2,-inf\n"), "d is infinite in line 6, finite"),
+    (
+        "lines in texts",
+        lambda f: text(f, 'note,theta,d\n"one\ntwo",1,2\n"three\r\nfour",,3\n'),
+        "theta has no number in line 4, x is",
+    ),
+    ("infinite in parquet", infinite_parquet, "d is infinite in row 5 (counted from 0), finite"),
     ("column twice", lambda f: text(f, "theta,d,d\n1,2,3\n"), "'d' occurs twice"),
     ("array twice", twice, "'theta' occurs twice"),
     ("empty column", lambda f: text(f, "theta,d\n1,\n2,\n"), "d holds no number"),
@@ -264,8 +277,8 @@ DAMAGED = [
     ("complex", lambda f: saved(f, theta=THETA, d=DATA * 1j), "complex128"),
     ("texts", lambda f: saved(f, theta=THETA, d=np.array(["a"] * 20)), "real numbers are accepted"),
     ("times", lambda f: saved(f, theta=THETA, d=np.zeros(20, "M8[s]")), "real numbers are accepted"),
-    ("infinite y", lambda f: saved(f, theta=THETA, d=INF), "d[2] is infinite in row 5"),
-    ("NaN in x", lambda f: saved(f, theta=NAN, d=DATA), "theta[1] has no number in row 3"),
+    ("infinite y", lambda f: saved(f, theta=THETA, d=INF), "d[2] is infinite in row 5 (counted from 0)"),
+    ("NaN in x", lambda f: saved(f, theta=NAN, d=DATA), "theta[1] has no number in row 3 (counted from 0)"),
     ("all NaN", lambda f: saved(f, theta=THETA, d=ALL_NAN), "d[1] holds no number"),
     ("a constant column of y", lambda f: saved(f, theta=THETA, d=STILL), "d[0] never varies"),
     ("a constant column of x", lambda f: saved(f, theta=STILL, d=DATA), "theta[0] never varies"),

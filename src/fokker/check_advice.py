@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fokker.check_measurement import Measured
-from fokker.check_simulator import Simulates
+from fokker.check_simulator import Simulates, renamed
 from fokker.diagnostics.calibration import Verdict
 from fokker.simulation.programs import ModelFile
 
@@ -21,12 +21,14 @@ class Fitted:
 
     cut: whether its steps were over while the validation loss still fell, or had not begun to; None where that is not
     known. short: whether they were fewer than it takes to see that nothing improves any more. simulator: settings of
-    the simulator that made the pairs, see `ModelFile.settings`; empty where they are not known.
+    the simulator that made the pairs, see `ModelFile.settings`; names: what it calls the entries of x and y that the
+    fit has; both empty where they are not known.
     """
 
     cut: bool | None = None
     short: bool = False
     simulator: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 UNKNOWN = Fitted()
@@ -41,7 +43,9 @@ def other_simulator(simulator: Simulates | None, fitted: Fitted) -> str:
         return f"the pairs of the fit were made by the program {made['program']!r}, not by simulate of {simulator.name}"
     if made["sha256"] == simulator.settings["sha256"]:
         return ""
-    return f"{simulator.name} differs from the file that made the pairs of the fit ({made.get('file')}, by its SHA-256)"
+    names = renamed(simulator, fitted.names)
+    told = f"{simulator.name} differs from the file that made the pairs of the fit ({made.get('file')}, by its SHA-256)"
+    return f"{told}, and {names}" if names else told
 
 
 def advice(

@@ -13,7 +13,7 @@ from fokker.check_advice import CLEAR, UNKNOWN, Fitted, advice, other_simulator
 from fokker.check_local import Local
 from fokker.check_measurement import LOCAL, Measured, measured_one_by_one
 from fokker.check_rows import MOST_ROWS, Rows, baseline_of, drawn_at
-from fokker.check_simulator import Simulates, drawn_from_prior, prior_of, simulated
+from fokker.check_simulator import Simulates, arranged, drawn_from_prior, prior_of, simulated
 from fokker.diagnostics.calibration import FEWEST, Verdict, judge
 from fokker.diagnostics.scores import crps, energy_score
 from fokker.errors import InputError
@@ -71,8 +71,8 @@ def check(
     times) and, with a prior(rng, n) of its own, near each of the first 10 (`near` times; 0 for none), see
     `check_local`. fitted: what is known of the fit, for the advice.
 
-    Raises `InputError` for fewer than 50 rows, another `near` below 50, a simulator that raises or returns other
-    shapes, and what `ConditionalPosterior.sample` refuses.
+    Raises `InputError` for fewer than 50 rows, another `near` below 50, a simulator that raises, returns other shapes
+    or needs more than the x of the fit, and what `ConditionalPosterior.sample` refuses.
     """
     if near != 0 and near < FEWEST:
         raise InputError(f"near: got {near}, 0 or at least {FEWEST} simulations are accepted")
@@ -80,6 +80,7 @@ def check(
         raise InputError(f"rows: got {len(rows.x)}, at least {FEWEST} cases are accepted")
     rows, given = rows.part(slice(None, MOST_ROWS)), simulator
     if simulator is not None and not posterior.extra:  # a mistake in it is told at once
+        simulator = arranged(simulator, fitted.names)
         if near and (prior := prior_of(simulator)) is not None:
             drawn_from_prior(simulator, prior, 2, posterior.x_shape, stream(seed, "check/prior"))
         simulated(simulator, rows.x[:2], posterior.y_shape, stream(seed, "check/simulator"))

@@ -13,6 +13,10 @@ class NotFinite(InputError, FloatingPointError):
     """Measurements for which there are no finite samples, as can happen far outside the training data."""
 
 
+class Diverges(InputError):
+    """A guided posterior whose samples go astray: its steps are too long for this noise."""
+
+
 def told(error: Exception) -> str:
     """What a user's function that has to be differentiated said when it failed, in a line."""
     said = str(error).strip().split("\n")[0].rstrip(".")

@@ -27,7 +27,7 @@ from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.recipes import Recipe
 from fokker.rng import stream
 from fokker.screening import repeated
-from fokker.simulation.formats import arrays_in, simulator_in
+from fokker.simulation.formats import arrays_in, place_of_row, simulator_in
 from fokker.simulation.stored import Stored
 from fokker.simulation.tables import Named, by_entries, matching, read_named
 from fokker.storage import ensure_writable, file_hash, read_sealed, read_tensors, write_sealed, write_tensors
@@ -104,7 +104,7 @@ def fit_files(
     count = len(named["x"])
     if count < FEWEST:
         raise InputError(f"{', '.join(map(str, paths))}: holds {count} rows, at least {FEWEST} are accepted")
-    limits = _limits(named["x"], bounds, positive)
+    limits = _limits(paths, named["x"], bounds, positive)
     if missing and any(np.isnan(part).any() for _, part in named["y"].parts()):
         raise InputError("missing: y has gaps of its own, 0 is accepted with them")
     kept = stream(seed, "held out").permutation(count)
@@ -161,18 +161,21 @@ def load_fit(folder: Path, device: str = "cpu") -> tuple[ConditionalPosterior, D
 
 def fitted(folder: Path, data: Data | None) -> Fitted:
     """How the fit in a folder went, as far as that is recorded."""
-    simulator = {} if data is None else data.simulator
+    simulator, names = {} if data is None else data.simulator, dict[str, list[str]]()
+    if data is not None and simulator:  # others' names are those of a file
+        given = {part: data.entries[part] for part in "xy"}
+        names = {part: called for part, called in given.items() if called[0].partition("[")[0] != part}
     try:
         found = read_sealed(folder / "training.json")
         records = [TrainRecord(**record) for record in found["records"]]
         training = TrainSettings(**found["settings"]["recipe"]["training"])
     except (InputError, KeyError, TypeError):
-        return Fitted(simulator=simulator)
+        return Fitted(simulator=simulator, names=names)
     last = records[-1]
     short = last.step < training.patience * training.validate_every
     begun = last.best_step > 0 or not short  # few steps that brought nothing say nothing of more
     still = last.step - last.best_step < LATE * training.validate_every or not begun
-    return Fitted(last.step == last.steps and still, short, simulator)
+    return Fitted(last.step == last.steps and still, short, simulator, names)
 
 
 def held_out(folder: Path, data: Data) -> dict[str, Tensor]:
@@ -212,7 +215,7 @@ def check_rows(folder: Path, posterior: ConditionalPosterior, data: Data | None,
     return Rows(found.pop("x"), y if hidden is None else hidden, found, origin, None if hidden is None else y)
 
 
-def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[Any, Any] | None:
+def _limits(paths: Sequence[Path], x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[Any, Any] | None:
     """Lower and upper bounds for every entry of x; None where there are none."""
     lower, upper = np.full(len(x.names), -np.inf), np.full(len(x.names), np.inf)
     for text in [*bounds, *(f"{name}=0:" for name in positive)]:
@@ -234,12 +237,12 @@ def _limits(x: Named, bounds: Sequence[str], positive: Sequence[str]) -> tuple[A
             raise InputError(f"bounds: got {text!r}, NAME=LOW:HIGH, as theta=0:1 or theta=0:, is accepted") from None
     if not np.isfinite([lower, upper]).any():
         return None
-    _check_limits(x, lower, upper)
+    _check_limits(paths, x, lower, upper)
     shape = x.values.shape[1:]
     return lower.reshape(shape), upper.reshape(shape)
 
 
-def _check_limits(x: Named, lower: np.ndarray, upper: np.ndarray) -> None:
+def _check_limits(paths: Sequence[Path], x: Named, lower: np.ndarray, upper: np.ndarray) -> None:
     """InputError, by name, for bounds that leave nothing between them and for x that is not strictly there."""
     for name, low, high in zip(x.names, lower, upper):
         if not low < high or low == np.inf or high == -np.inf:
@@ -249,9 +252,10 @@ def _check_limits(x: Named, lower: np.ndarray, upper: np.ndarray) -> None:
         beyond = (flat <= lower) | (flat >= upper)
         if beyond.any():
             row, j = np.argwhere(beyond)[0]
+            where = place_of_row(paths, first + row)
             raise InputError(
-                f"x: got {flat[row, j]:g} for {x.names[j]} in row {first + row}, numbers between its bounds "
-                f"{lower[j]:g} and {upper[j]:g}, without these, are accepted"
+                f"x: got {flat[row, j]:g} for {x.names[j]} in {where}, numbers between its bounds {lower[j]:g} and "
+                f"{upper[j]:g}, without these, are accepted"
             )
 
 

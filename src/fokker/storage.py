@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -217,7 +218,11 @@ def _replace(temporary: Path, target: Path) -> None:
 def remove(path: Path) -> None:
     """A file or a folder, whether it can be removed or not."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(5):  # threads that were writing into it may make another file meanwhile
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                break
+            time.sleep(0.05)
     else:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -8,12 +8,15 @@
     fokker sample MODEL Y [-n N] [--out posterior.zarr]          draw from it
     fokker check MODEL [--y FILE] [--simulator MODEL.py]         may it be believed
 
-Exit status: 0 done, 2 wrong input, 1 the environment failed, 130 interrupted. Errors are one line.
+Exit status: 0 done, 2 wrong input, 1 the environment failed, 130 interrupted, 143 ended by SIGTERM. Errors are one
+line.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+from typing import Any
 
 from fokker.cli.problems import PROBLEMS, report, run
 from fokker.errors import InputError
@@ -36,7 +39,13 @@ fokker COMMAND --help shows the options of the last four. fokker run PROBLEM --h
 
 def main() -> None:
     """Entry point of the `fokker` program."""
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(command(sys.argv[1:]))
+
+
+def _end(number: int, frame: Any) -> None:
+    """Leave by way of everything that has to be closed: processes, their queues, files."""
+    raise SystemExit(128 + number)
 
 
 def command(words: list[str]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -69,12 +71,31 @@ def check(options: list[str]) -> None:
         )
     for text in found.words:
         print(f"- {text}")
-    for k, one in enumerate(found.measured):
-        print(f"measurement {k}:")
-        for text in one.words:
+    for title, texts in by_measurement([one.words for one in found.measured]):
+        print(f"{title}:")
+        for text in texts:
             print(f"  - {text}")
     for text in found.steps:
         print(f"next: {text}")
     for text in found.not_possible:
         print(f"not possible: {text}")
     print(f"report: {check_page.write(found, str(asked.model), asked.out or asked.model)}")
+
+
+def by_measurement(words: Sequence[Sequence[str]]) -> list[tuple[str, list[str]]]:
+    """What is said of each measurement under a title: what several have in common once, after what is their own."""
+    said: dict[str, list[int]] = {}
+    for k, texts in enumerate(words):
+        for text in dict.fromkeys(texts):
+            said.setdefault(text, []).append(k)
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for text, which in said.items():
+        groups.setdefault(tuple(which), []).append(text)
+    ordered = sorted(groups, key=lambda which: (len(which) > 1, which))
+    return [(f"measurement{'s' if len(which) > 1 else ''} {_runs(which)}", groups[which]) for which in ordered]
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """Numbers in their order, those that follow each other by the first and last: 0, 2 to 5."""
+    runs = [[k for _, k in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)

@@ -1,6 +1,6 @@
 """A channel fed through its walls: geometry, mesh, assembly, and what every model of it shares.
 
-Assembly (`transport_matrix`, `wall_loads`) and evaluation (`ChannelModel`) are kept apart from solving
+Assembly (`transport_matrix`, `mass_matrix`, `wall_loads`) and evaluation (`ChannelModel`) are kept apart from solving
 (`AdvectionDiffusion`, `LogisticReaction`).
 Problem: Dasgupta et al. 2025, arXiv 2504.07437, section 6; the published copy lost kappa and the sign of the
 flux, so the values and the convention here (kappa dc/dn = q, positive q feeds the channel) are ours.
@@ -104,6 +104,16 @@ def transport_matrix(basis: Basis, channel: Channel) -> csc_array:
         return channel.diffusivity * dot(grad(u), grad(v)) + channel.speed(w.x[1]) * grad(u)[0] * v
 
     return csc_array(transport.assemble(basis))
+
+
+def mass_matrix(basis: Basis) -> csr_array:
+    """M_ij = int phi_j phi_i, shape (N, N)."""
+
+    @BilinearForm
+    def product(u, v, w):  # type: ignore[no-untyped-def]
+        return u * v
+
+    return csr_array(product.assemble(basis))
 
 
 def wall_loads(basis: Basis, channel: Channel) -> Array:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, diags_array, sparray
-from skfem import Basis, BilinearForm
 
 from fokker.errors import InputError
-from fokker.pde.channel import Array, Channel, ChannelModel
+from fokker.pde.channel import Array, Channel, ChannelModel, mass_matrix
 from fokker.pde.solvers import Factorisation, accelerated
 
 TOLERANCE = 1e-8  # on the relative residual of every solution
@@ -265,16 +264,6 @@ class LogisticReaction(ChannelModel):
     def _observation(self, points: ArrayLike | None) -> csr_array:
         """The interpolation to points from the nodes off the inlet."""
         return _columns(self._interpolation(self.channel.sensors if points is None else points), self.free)
-
-
-def mass_matrix(basis: Basis) -> csr_array:
-    """M_ij = int phi_j phi_i, shape (N, N)."""
-
-    @BilinearForm
-    def product(u, v, w):  # type: ignore[no-untyped-def]
-        return u * v
-
-    return csr_array(product.assemble(basis))
 
 
 def _restricted(matrix: sparray, nodes: NDArray[Any]) -> csr_array:

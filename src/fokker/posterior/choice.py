@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fokker.likelihoods import Gaussian
 from fokker.posterior.daps import DAPS
 from fokker.posterior.gaussian_data import has_gaussian
@@ -15,8 +18,11 @@ from fokker.posterior.normal_equations import DENSE
 from fokker.posterior.pigdm import PiGDM
 from fokker.posterior.problem import Problem
 from fokker.posterior.smc import TwistedSMC
+from fokker.processes import NoiseProcess
+from fokker.rng import Key, Rows
 from fokker.score import MixtureScore
 
+STRAIGHT = 0.1  # bend up to which a prior counts as Gaussian
 FEW = 8  # unknowns up to which the battery found particles exact
 PARTICLES = 4096
 
@@ -28,8 +34,9 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     - a prior that is a mixture (or a Gaussian), a linear operator, Gaussian noise: `KnownLikelihood`, exact;
     - up to 8 unknowns: `TwistedSMC` (4,096 particles), its guide PiGDM (DPS for one's own density of more than
       64 data): exact as particles and steps grow, and `checks["least_ess"]` tells whether they were enough;
-    - more, with noise of any law but such a density: `MomentMatching` for up to 64 data, exact for Gaussian priors;
-      `PiGDM` for more data, where it costs a tenth;
+    - more, with noise of any law but such a density: `MomentMatching` for up to 64 data where the prior is almost
+      Gaussian, as its denoiser tells (see `bend`), for which it is exact; else `PiGDM`, which is nearer for mixtures
+      and costs a tenth;
     - more, with such a density: `DAPS`, which needs no covariance and does not diverge where DPS does.
 
     The arguments are those of every method; raises InputError where they do not fit.
@@ -45,13 +52,33 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     elif size <= FEW:
         found = TwistedSMC(prior, particles=PARTICLES, **given)
         why = f"{size} unknowns: weighted particles, exact as their number and the steps grow"
-    elif with_covariance and data <= DENSE:
+    elif with_covariance and data <= DENSE and (bent := bend(problem)) < STRAIGHT:
         found = MomentMatching(prior, **given)
-        why = f"{size} unknowns are many for particles; with {data} data the denoiser's own covariance can be used"
+        why = f"{size} unknowns, and a denoiser that bends by {100 * bent:.0f} %: the prior is almost Gaussian, exact there"
     elif with_covariance:
-        found, why = PiGDM(prior, **given), f"{size} unknowns and {data} data: one backward pass a step, least biased"
+        found = PiGDM(prior, **given)
+        why = f"{size} unknowns are many for particles: one backward pass a step, least biased for priors of any shape"
     else:
         found = DAPS(prior, **given)
         why = f"{size} unknowns, and noise without a covariance: Langevin moves take any likelihood"
     found.why = f"{type(found).__name__}: {why}"
     return found
+
+
+@torch.no_grad()
+def bend(problem: Problem) -> float:
+    """How far the prior's denoiser is from affine at rho = d / 2, d the standard deviation of the data: 0 for Gaussians.
+
+    The root mean square of D((a + b)/2) - (D(a) + D(b))/2 over that of (D(a) - D(b))/2, for 64 pairs of first draws at
+    that level. A conditional posterior, diffused in coordinates in which it is nearly Gaussian, counts as 0.
+    """
+    model = problem.model
+    if problem.given is not None or not isinstance(model.process, NoiseProcess):
+        return 0.0
+    t = float(model.process.time_of(model.data_std / 2))  # type: ignore[operator]
+    pairs = model.start((128, *problem.x_shape), t, Key(0, Rows.grid(1, 128)), {})
+    assert isinstance(pairs, Tensor)
+    a, b = pairs.chunk(2)
+    there, here, middle = (model.denoise(x, t) for x in (a, b, (a + b) / 2))
+    apart = (there - here) / 2  # type: ignore[operator]
+    return float((middle - (there + here) / 2).square().mean().sqrt() / apart.square().mean().sqrt())  # type: ignore

@@ -60,6 +60,9 @@ class ConditionalPosterior:
         self.model, self.x_shape, self.y_shape, self.recipe, self.clip = model, x_shape, y_shape, recipe, clip
         self.masked, self.support, self.extra = masked, support, dict(extra or {})
 
+    def __repr__(self) -> str:
+        return f"ConditionalPosterior(x_shape={self.x_shape}, y_shape={self.y_shape}, recipe={self.recipe.name!r})"
+
     @property
     def coordinates(self) -> Coordinates:
         """The map between x and what is diffused."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fokker.composition import Composed
-from fokker.errors import InputError
+from fokker.errors import Diverges, InputError
 from fokker.posterior.evaluation import At
 from fokker.posterior.problem import Problem
 from fokker.posterior.samples import PosteriorSamples, check_count
@@ -48,6 +48,12 @@ class GuidedPosterior(ABC):
     def __init__(self, prior: Any, *, forward: Any, likelihood: Any):
         self.problem = Problem(prior, forward, likelihood)
         self.check()
+
+    def __repr__(self) -> str:
+        problem, shapes = self.problem, f"x_shape={self.problem.x_shape}, y_shape={self.problem.y_shape}"
+        prior = type(problem.model if problem.given is None else problem.given).__name__
+        forward = getattr(problem.forward, "__name__", type(problem.forward).__name__)
+        return f"{type(self).__name__}({prior}, {forward}, {problem.likelihood!r}, {shapes})"
 
     def check(self) -> None:  # noqa: B027 - a method may take every problem
         """InputError for an operator or a likelihood that this method cannot serve; it names the methods that can."""
@@ -93,8 +99,8 @@ class GuidedPosterior(ABC):
         A sample depends on the seed and on the index of its measurement, not on how many are drawn at once; first: the
         index of the first measurement.
 
-        Raises InputError for a wrong shape, NaN in y, n < 1, a wrong grid, an operator that gives NaN, and where
-        samples diverge (the method's steps are too long for this noise).
+        Raises InputError for a wrong shape, NaN in y, n < 1, a wrong grid, an operator that gives NaN, and
+        `errors.Diverges` where samples go astray (the method's steps are too long for this noise).
         """
         check_count(n)
         measured, batched = self.problem.measurements(y)
@@ -118,7 +124,7 @@ class GuidedPosterior(ABC):
             self.problem.check_near(result.samples)
         except FloatingPointError as error:
             what = f"{type(self).__name__}: diverges for this noise and number of steps ({error})"
-            raise InputError(f"{what}; more steps, or PiGDM or MomentMatching, are accepted") from error
+            raise Diverges(f"{what}; more steps, or PiGDM or MomentMatching, are accepted") from error
         rows = {name: value.repeat_interleave(count, 0) for name, value in cond.items()}
         x = self.problem.to_x(result.samples, rows).cpu().reshape(len(measured), count, *self.problem.x_shape)
         lead = (len(measured), count) if batched else (count,)
@@ -169,6 +175,7 @@ class GuidedScore(Composed):
             gradient, value = self.guide(at)
         # the sum is not finite if any entry is not: one pass, no mask in the usual case
         if not math.isfinite(float(gradient.sum())) and bool(gradient.isnan().any()) and bool(x_t.isfinite().all()):
+            self.problem.check_near(d)
             raise InputError(
                 "forward: its gradient or that of the likelihood is NaN for a finite x, numbers are accepted"
             )

@@ -43,6 +43,9 @@ class Prior(NetworkScore):
         super().__init__(process, network, coordinates, moments, rho_range, **more)
         self.recipe, self.x_shape = recipe, x_shape
 
+    def __repr__(self) -> str:
+        return f"Prior(x_shape={self.x_shape}, recipe={self.recipe.name!r}, process={self.process!r})"
+
     def sample(
         self,
         n: int,

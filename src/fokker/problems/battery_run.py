@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from fokker.diagnostics.two_sample import sliced_wasserstein
-from fokker.errors import InputError
+from fokker.errors import Diverges, InputError
 from fokker.problems.battery_cases import Built, Case, Exact, all_cases
 from fokker.problems.battery_methods import FEW_DIMENSIONS, METHODS, Method
 from fokker.problems.folder import held, is_from, plain
@@ -29,6 +30,7 @@ from fokker.storage import read_sealed, write_json, write_sealed, write_tensors
 PACKAGES = ("fokker", "torch", "numpy", "scipy", "scikit-fem")
 REFERENCE = 4096  # exact draws that samples are compared with
 EXACT = "exact"
+MANY = 12  # names, beyond which those that are like the one given are told
 METRICS = ("sliced_wasserstein", "bias", "variance_ratio", "coverage_80")
 QUICK = (
     "gaussian-8-under-0.3", "gaussian-8-over-0.3", "mixture-2-under-0.3", "mixture-8-under-0.3", "squares-0.1",
@@ -43,7 +45,9 @@ class GuidanceBattery:
     problem: ClassVar[str] = "guidance-battery"
 
     cases: tuple[str, ...] = QUICK
-    """Cases by name; the page of a paper run lists all."""
+    """Cases by name: gaussian or mixture, 2, 8 or 64 unknowns, under- or over-determined, noise 0.05, 0.3 or 1 (0.3 for
+    64 unknowns), as gaussian-8-over-0.3; squares, modulus or clipped, noise 0.1 or 0.5, as squares-0.1; counts-1, 10 or
+    100; flux-0.5, 5 or 50. The page of a paper run lists all."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Methods by name."""
     most_steps: int = 32
@@ -61,7 +65,7 @@ class GuidanceBattery:
         for name, known in (("cases", all_cases()), ("methods", METHODS)):
             for value in getattr(self, name):
                 if value not in known:
-                    raise InputError(f"{name}: got {value!r}, one of {', '.join(known)} is accepted")
+                    raise InputError(f"{name}: got {value!r}, {_near(value, list(known))} is accepted")
             if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise InputError(f"{name}: got {getattr(self, name)!r}, one or more, each once, are accepted")
         for name, least in (("measurements", 1), ("draws", 50), ("repeats", 1), ("most_steps", 1)):
@@ -132,6 +136,14 @@ def solve(settings: GuidanceBattery, name: str, out: Path, progress: Progress) -
     write_sealed(path, {**_origin(settings), "numbers": numbers})
 
 
+def _near(value: str, known: list[str]) -> str:
+    """The names that may have been meant, or what names look like where these are many."""
+    if len(known) <= MANY:
+        return f"one of {', '.join(known)}"
+    like = get_close_matches(value, known, 3) or known[:1]
+    return f"a name such as {', '.join(like)} ({len(known)} in all, see --help)"
+
+
 def _paths(name: str, out: Path) -> tuple[Path, Path]:
     return out / "results" / f"{name}.json", out / "results" / f"{name}.safetensors"
 
@@ -168,9 +180,7 @@ def _measured(
         warnings.simplefilter("ignore")  # that particles are few is told by their numbers
         try:
             found = method.build(built).sample(y, settings.draws, settings.seed + 1000 * again, steps=steps)
-        except InputError as error:
-            if "diverges" not in str(error) and "NaN" not in str(error):
-                raise
+        except Diverges:
             return {"diverged": 1.0}, None
     seconds = time.process_time() - started
     samples = found.samples.double().numpy()

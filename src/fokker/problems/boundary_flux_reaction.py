@@ -20,7 +20,8 @@ from fokker.likelihoods import Gaussian, Likelihood
 from fokker.pde.channel import Channel
 from fokker.pde.reaction import LogisticReaction
 from fokker.problems.channel import FluxSimulator
-from fokker.problems.flux_settings import Case, FluxRun
+from fokker.problems.flux_cases import Case
+from fokker.problems.flux_settings import FluxRun
 from fokker.problems.flux_targets import Reference, Targets
 from fokker.reference.latent import latent_posterior
 

@@ -22,7 +22,8 @@ from fokker.errors import InputError
 from fokker.likelihoods import Gaussian, Likelihood
 from fokker.operators.layouts import RandomLayouts, with_count
 from fokker.problems.channel import FluxSimulator
-from fokker.problems.flux_settings import Case, FluxRun
+from fokker.problems.flux_cases import Case
+from fokker.problems.flux_settings import FluxRun
 from fokker.problems.flux_targets import Reference, Targets
 from fokker.reference.rectified import rectified_posterior
 from fokker.rng import torch_generator

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fokker import api
-from fokker.errors import InputError
+from fokker.errors import Diverges
 from fokker.posterior.prior import Prior
 from fokker.posterior.samples import PosteriorSamples
 from fokker.problems.density_metrics import load, path_of, save
@@ -142,9 +142,7 @@ def _keep(
     if not is_from(path, {**origin, "kept": folder_hash(kept)}):
         try:
             drawn = draw(y)
-        except InputError as error:
-            if "diverges" not in str(error):
-                raise
+        except Diverges:
             save(path, {"failed": np.array(1)}, {**origin, "kept": folder_hash(kept)})
             return
         with atomic_path(kept) as temporary:

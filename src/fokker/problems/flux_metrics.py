@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fokker.diagnostics import sbc
-from fokker.problems.flux_settings import Case, FluxRun, Model
+from fokker.problems.flux_cases import Case, Model
+from fokker.problems.flux_settings import FluxRun
 from fokker.problems.flux_summary import LEVELS, Summary
 from fokker.storage import read_json
 

@@ -23,8 +23,9 @@ from fokker.errors import InputError
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import PosteriorSamples
 from fokker.posterior_coordinates import Posterior as PosteriorCoordinates
+from fokker.problems.flux_cases import Case, Method, Model
 from fokker.problems.flux_metrics import EXACT, NO_NETWORK, measure, model_path, result_path
-from fokker.problems.flux_settings import Case, FluxRun, Method, Model
+from fokker.problems.flux_settings import FluxRun
 from fokker.problems.flux_summary import SHOWN, Summary
 from fokker.problems.flux_tests import TestSet, layouts, measurements, test_sets
 from fokker.problems.folder import folder_hash, group, held, is_from, saved_timings

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fokker.problems.flux_settings import Case, FluxRun
+from fokker.problems.flux_cases import Case
+from fokker.problems.flux_settings import FluxRun
 from fokker.rng import torch_generator
 from fokker.simulation.store import SimulationStore
 

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from fokker.errors import InputError
 from fokker.reference.gaussian import check_data, stream
 from fokker.reference.hmc import ChainPosterior, Schedule, sample
-from fokker.reference.rectified_prior import Laplace, RectifiedTarget, check_latent, first_guess, laplace
-from fokker.reference.surrogate import ForwardMap, Map, Surrogate, gauss_newton
+from fokker.reference.rectified_prior import Laplace, check_latent, first_guess, laplace
+from fokker.reference.surrogate import ForwardMap, LeastSquares, Map, Surrogate, gauss_newton
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LatentPosterior(ChainPosterior):
     failed: NDArray
 
 
-class _Exact(RectifiedTarget):
+class _Exact(LeastSquares):
     """misfit = |y - F(x)|^2 / (2 sigma^2), with a `Surrogate` as its guide. y: (m, k); cases: (m,) of the call."""
 
     def __init__(self, mean: NDArray, covariance: NDArray, forward: ForwardMap, noise: float, y: NDArray) -> None:
@@ -50,12 +50,6 @@ class _Exact(RectifiedTarget):
     def misfit(self, x: NDArray) -> NDArray:
         values = self.forward.values(x, self.cases[: len(x)])
         return 0.5 * ((values - self.y[: len(x), None]) ** 2).sum(-1) / self.noise**2
-
-    def slope(self, x: NDArray, out: NDArray) -> NDArray:
-        residual, slopes = self._residual(x)
-        np.matmul(residual[:, :, None], slopes, out=out[:, :, None])
-        out /= self.noise**2
-        return out
 
     def local(self, x: NDArray) -> tuple[NDArray, NDArray]:
         residual, slopes = (a[:, 0] for a in self._residual(x[:, None]))

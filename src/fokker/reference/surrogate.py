@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -39,7 +40,23 @@ class ForwardMap:
         return out
 
 
-class Surrogate(RectifiedTarget):
+class LeastSquares(RectifiedTarget):
+    """misfit = |y - f(x)|^2 / (2 noise^2) of a map f with a Jacobian."""
+
+    noise: float
+
+    @abstractmethod
+    def _residual(self, x: NDArray) -> tuple[NDArray, NDArray]:
+        """f(x) - y (m', C, k) and the Jacobian (m', C, k, d)."""
+
+    def slope(self, x: NDArray, out: NDArray) -> NDArray:
+        residual, slopes = self._residual(x)
+        np.matmul(residual[:, :, None], slopes, out=out[:, :, None])
+        out /= self.noise**2
+        return out
+
+
+class Surrogate(LeastSquares):
     """misfit = |y - S(x)|^2 / (2 sigma^2), S(x) = value + (slope + bend dx / 2) dx, dx = x - centre, for each case.
 
     Its slope is (slope + bend dx)^T (S - y) / sigma^2. slope and bend are the regression of exact Jacobians on x at
@@ -79,12 +96,6 @@ class Surrogate(RectifiedTarget):
 
     def misfit(self, x: NDArray) -> NDArray:
         return 0.5 * (self._residual(x)[0] ** 2).sum(-1) / self.noise**2
-
-    def slope(self, x: NDArray, out: NDArray) -> NDArray:
-        residual, slopes = self._residual(x)
-        np.matmul(residual[:, :, None], slopes, out=out[:, :, None])
-        out /= self.noise**2
-        return out
 
     def local(self, x: NDArray) -> tuple[NDArray, NDArray]:
         residual, slopes = (a[:, 0] for a in self._residual(x[:, None]))

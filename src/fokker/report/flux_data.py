@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from fokker.problems.channel import FluxSimulator
-from fokker.problems.flux_settings import Case
+from fokker.problems.flux_cases import Case
 from fokker.problems.flux_summary import Summary
 
 NOT_GAUSSIAN = 0.1  # largest distance of a marginal's distribution function from a Gaussian's; a half-normal has 0.09

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fokker.problems.boundary_flux_sensors import BoundaryFluxSensors
+from fokker.problems.flux_cases import Case
 from fokker.problems.flux_metrics import head
-from fokker.problems.flux_settings import Case
 from fokker.report.drawing import TRUTH, new
 from fokker.report.flux_figures import LOOKS
 

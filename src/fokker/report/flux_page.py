@@ -9,8 +9,9 @@ from typing import Any
 import matplotlib
 
 from fokker.errors import InputError
+from fokker.problems.flux_cases import Case
 from fokker.problems.flux_metrics import EXACT, NO_NETWORK, head, model_path, result_path
-from fokker.problems.flux_settings import Case, FluxRun
+from fokker.problems.flux_settings import FluxRun
 from fokker.problems.flux_summary import LEVELS, Summary
 from fokker.report import drawing, files, flux_layout_figures, flux_noise_figures
 from fokker.report import flux_figures as figures

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fokker.errors import InputError
+from fokker.problems.flux_cases import Case
 from fokker.problems.flux_metrics import EXACT, NO_NETWORK, head
-from fokker.problems.flux_settings import Case
 from fokker.problems.flux_summary import LEVELS, Summary
 from fokker.report.flux_data import CaseData
 from fokker.report.page import Check

@@ -100,7 +100,7 @@ def settings_of(simulator: Simulator) -> dict[str, Any]:
         ) from error
 
 
-def names_of(simulator: Simulator) -> dict[str, list[str]]:
+def names_of(simulator: object) -> dict[str, list[str]]:
     """The simulator's `x_names` and `y_names`, those that it has.
 
     Raises `InputError` unless they are texts that differ, also between x and y, without the commas and equals signs

@@ -10,6 +10,7 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from csv import reader as records_of
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +75,19 @@ def names_in(paths: Sequence[Path]) -> dict[str, list[str]]:
         if not texts or not len(set(given)) == len(given) == count:
             raise InputError(f"{paths[0] / 'zarr.json'} is damaged: {part}_names are not {count} texts that differ")
     return names
+
+
+def place_of_row(paths: Sequence[Path], row: int) -> str:
+    """Where a row, counted from 0, is found: the line that an editor shows for a .csv, the index for any other file."""
+    if len(paths) != 1 or paths[0].suffix != ".csv":
+        return f"row {row} (counted from 0)"
+    with open(paths[0], newline="", errors="replace") as file:
+        records, count, before = records_of(file), -1, 0  # the first has the names
+        for record in records:
+            if record and count == row:
+                break
+            count, before = count + bool(record), records.line_num  # empty lines are no rows
+    return f"line {before + 1}"
 
 
 def _store(paths: Sequence[Path]) -> Any:
@@ -177,7 +191,8 @@ def _column(path: Path, table: Any, name: str) -> np.ndarray:
     if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
         texts = column.to_pylist()
         row = next((i for i, text in enumerate(texts) if text is not None and not _is_number(text)), 0)
-        raise InputError(f"{path}: {name!r} holds the text {texts[row]!r} in row {row}, only numbers are accepted")
+        where = place_of_row([path], row)
+        raise InputError(f"{path}: {name!r} holds the text {texts[row]!r} in {where}, only numbers are accepted")
     lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
     if any(kind(column.type) for kind in lists):
         rows = column.to_pylist()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fokker.errors import InputError
-from fokker.simulation.formats import Arrays, arrays_in, names_in
+from fokker.simulation.formats import Arrays, arrays_in, names_in, place_of_row
 from fokker.simulation.stored import IN_MEMORY, Columns, Stored
 
 
@@ -65,7 +65,7 @@ def read_named(paths: Sequence[Path], wanted: dict[str, str], incomplete: Sequen
         told = ", ".join(f"{role} has {count}" for role, count in rows.items())
         raise InputError(f"{source}: rows differ: {told}; as many of each are accepted")
     for role, named in found.items():
-        _check(source, role, named, role in incomplete)
+        _check(paths, role, named, role in incomplete)
     return found
 
 
@@ -160,19 +160,20 @@ def _numbers(source: str, name: str, values: np.ndarray | Stored, called: Sequen
     return Named(values, tuple(entries))
 
 
-def _check(source: str, role: str, named: Named, incomplete: bool) -> None:
+def _check(paths: Sequence[Path], role: str, named: Named, incomplete: bool) -> None:
+    source = ", ".join(map(str, paths))
     low, high, gap = np.full(len(named.names), np.inf), np.full(len(named.names), -np.inf), None
     for first, part in named.parts():
         flat = part.reshape(len(part), -1)
         infinite, missing = np.isinf(flat), np.isnan(flat)
         if infinite.any():
             row, column = np.argwhere(infinite)[0]
-            raise InputError(
-                f"{source}: {named.names[column]} is infinite in row {first + row}, finite numbers are accepted"
-            )
+            where = place_of_row(paths, first + row)
+            raise InputError(f"{source}: {named.names[column]} is infinite in {where}, finite numbers are accepted")
         if gap is None and missing.any():
             row, column = np.argwhere(missing)[0]
-            gap = f"{source}: {named.names[column]} has no number in row {first + row}, {role} is accepted whole only"
+            where = place_of_row(paths, first + row)
+            gap = f"{source}: {named.names[column]} has no number in {where}, {role} is accepted whole only"
         low, high = np.fmin(low, np.fmin.reduce(flat, 0)), np.fmax(high, np.fmax.reduce(flat, 0))
     nothing = (low > high).nonzero()[0]
     if len(nothing):
