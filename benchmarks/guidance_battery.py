@@ -75,7 +75,7 @@ def main() -> None:
         "",
         SELECTION,
         "",
-        "Moment matching and twisted SMC with steps doubled until nothing moves: [guidance_exact.md](guidance_exact.md).",
+        "Moment matching and particles with steps doubled until nothing moves: [guidance_exact.md](guidance_exact.md).",
         "",
     ]
     for kind in kinds:

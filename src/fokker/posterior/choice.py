@@ -54,7 +54,7 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
         why = f"{size} unknowns: weighted particles, exact as their number and the steps grow"
     elif with_covariance and data <= DENSE and (bent := bend(problem)) < STRAIGHT:
         found = MomentMatching(prior, **given)
-        why = f"{size} unknowns, and a denoiser that bends by {100 * bent:.0f} %: the prior is almost Gaussian, exact there"
+        why = f"{size} unknowns, and a denoiser that bends by {100 * bent:.0f} %: for Gaussian priors it is exact"
     elif with_covariance:
         found = PiGDM(prior, **given)
         why = f"{size} unknowns are many for particles: one backward pass a step, least biased for priors of any shape"
@@ -67,7 +67,7 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
 
 @torch.no_grad()
 def bend(problem: Problem) -> float:
-    """How far the prior's denoiser is from affine at rho = d / 2, d the standard deviation of the data: 0 for Gaussians.
+    """How far the prior's denoiser is from affine at rho = d / 2, d the deviation of the data: 0 for Gaussians.
 
     The root mean square of D((a + b)/2) - (D(a) + D(b))/2 over that of (D(a) - D(b))/2, for 64 pairs of first draws at
     that level. A conditional posterior, diffused in coordinates in which it is nearly Gaussian, counts as 0.
