@@ -203,6 +203,16 @@ def idst(coefficients: Tensor, dimension: int) -> Tensor:
     return SINES.synthesise(coefficients, dimension)
 
 
+def cosine_matrix(cells: int) -> Tensor:
+    """Orthonormal DCT-II (cells, cells), a discrete cosine in each row, float64."""
+    return _matrix(COSINES, cells, cells, torch.device("cpu")).T.contiguous()
+
+
+def sine_matrix(cells: int) -> Tensor:
+    """Orthonormal DST-II (cells, cells), a discrete sine in each row, float64."""
+    return _matrix(SINES, cells, cells, torch.device("cpu")).T.contiguous()
+
+
 def along(axis: int, matrix: Tensor, values: Tensor) -> Tensor:
     """The matrix (n, m) applied along a (negative) axis of length m -> length n."""
     if axis == -1:

@@ -23,6 +23,6 @@ from fokker.operators.tomography import RadonTransform
 __all__ = [
     "Blur", "ChannelSensors", "Clip", "Composed", "Composition", "CompressedSensing", "CosineSensing",
     "DirichletSolve", "ForwardOperator", "Identity", "Inpainting", "LinearOperator", "Matrix", "PhaseRetrieval",
-    "PointValues", "RadonTransform", "RandomLayouts", "SensorArray", "SpectralOperator", "Subsampling", "SuperResolution",
-    "gaussian_kernel", "motion_kernel", "random_motion_kernel",
+    "PointValues", "RadonTransform", "RandomLayouts", "SensorArray", "SpectralOperator", "Subsampling",
+    "SuperResolution", "gaussian_kernel", "motion_kernel", "random_motion_kernel",
 ]  # fmt: skip

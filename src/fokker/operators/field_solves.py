@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.grids import dst, idst
 from fokker.operators.base import SpectralOperator
 from fokker.operators.checks import checked_image
-from fokker.transforms import dst, idst
 
 _NEAREST = 1e-9  # how near the shift may come to an eigenvalue, over the largest of them
 
@@ -42,19 +42,19 @@ class DirichletSolve(SpectralOperator):
         self.singular_values = flat[self._order].abs()
 
     def _apply(self, x: Tensor) -> Tensor:
-        return idst(self._constant("_values", x) * dst(x))
+        return idst(self._constant("_values", x) * dst(x, 2), 2)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._apply(y)
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
-        return idst(dst(y) / self._constant("_values", y))
+        return idst(dst(y, 2) / self._constant("_values", y), 2)
 
     def _to_spectrum(self, x: Tensor) -> Tensor:
-        return dst(x).flatten(1)[:, self._constant("_order", x)]
+        return dst(x, 2).flatten(1)[:, self._constant("_order", x)]
 
     def _from_spectrum(self, coefficients: Tensor) -> Tensor:
-        return idst(coefficients[:, self._constant("_back", coefficients)].unflatten(1, self.x_shape))
+        return idst(coefficients[:, self._constant("_back", coefficients)].unflatten(1, self.x_shape), 2)
 
     def _data_to_spectrum(self, y: Tensor) -> Tensor:
         return self._to_spectrum(y) * self._constant("_signs", y)

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.grids import cosine_matrix
 from fokker.operators.base import Matrix, SpectralOperator
 from fokker.operators.checks import checked_count, checked_image, checked_shape
 from fokker.rng import stream
-from fokker.transforms import cosine_matrix
 
 
 class Selection(SpectralOperator):

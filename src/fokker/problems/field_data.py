@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.grids import cosine_matrix, sine_matrix
 from fokker.operators.base import Composition, LinearOperator
 from fokker.operators.field_solves import DirichletSolve
 from fokker.operators.selection import Inpainting
 from fokker.reference.gaussian_field import GaussianField
 from fokker.rng import Key, Rows, stream
-from fokker.transforms import cosine_matrix, sine_matrix
 
 FAMILIES = {"poisson": ("inverse", "forward"), "helmholtz": ("inverse", "forward"), "warp": ("direct",),
             "threshold": ("direct",)}  # fmt: skip

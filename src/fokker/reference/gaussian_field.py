@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.grids import cosine_matrix, dct, idct
 from fokker.rng import Key, Rows
-from fokker.transforms import cosine_matrix, dct, idct
 
 _CHUNK = 2**22  # entries of a field mapped at a time: 32 MiB
 _DEPENDENT = 1e-12  # a pivot below this times the largest counts as zero
@@ -112,15 +112,15 @@ class GaussianField(Field):
 
     def colour(self, white: Tensor) -> Tensor:
         """D^T diag(eigenvalues)^(1/2) w."""
-        return idct(self._root * white)
+        return idct(self._root * white, 2)
 
     def colour_adjoint(self, x: Tensor) -> Tensor:
         """diag(eigenvalues)^(1/2) D x."""
-        return self._root * dct(x)
+        return self._root * dct(x, 2)
 
     def apply(self, x: Tensor) -> Tensor:
         """C x for x (..., H, W)."""
-        return idct(self.eigenvalues * dct(x))
+        return idct(self.eigenvalues * dct(x, 2), 2)
 
     def _variance(self, of: Any) -> Tensor:
         if of is not None:
