@@ -37,9 +37,9 @@ POPULATIONS, PARTICLES, MEASUREMENTS, RATE = 16, 4096, 2, 0.01
 STEPS = (16, 32, 64, 128, 256, 512)
 MISSED = (
     "What is not exact. `squares-0.1`: the posterior of its first measurement has a second solution of weight 0.0005, "
-    "32 deviations from the first, which no population finds; nor with eight times the particles, sixteen times the steps "
-    "or moment matching as the twist. Means are right to 0.03, the variance lacks it, and the effective sample size "
-    "does not tell. `mixture-8-over-1` is below the floor of the effective sample size."
+    "32 deviations from the first, which no population finds; nor with eight times the particles, sixteen times the "
+    "steps or moment matching as the twist. Means are right to 0.03, the variance lacks it, and the effective sample "
+    "size does not tell. `mixture-8-over-1` is below the floor of the effective sample size."
 )
 LEAST_ESS = 0.02  # of the particles, below which the answer is not vouched for
 
