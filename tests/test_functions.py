@@ -3,12 +3,15 @@
 Statistical limits: all z of one test together raise a false alarm with a probability of 1e-4 (`exact.limit`).
 """
 
+import json
+
 import pytest
 import torch
 
 import fokker
 from exact import limit, moment_z
 from fokker.errors import InputError
+from fokker.fields.points import PointScore
 from fokker.fields.score import FunctionScore
 from fokker.fields.update import Factor, Update, stacked
 from fokker.operators import Matrix
@@ -138,3 +141,136 @@ def test_no_observation_is_the_prior():
     posterior = fokker.FunctionPosterior(made, forward=nowhere, likelihood=fokker.Gaussian(0.1))
     found = posterior.sample(torch.zeros(0), 4000, steps=16).samples.double()
     assert moment_z(found, made.mean, C * STD**2).abs().max() < limit(90)
+
+
+# --- Points
+
+
+WHERE = torch.rand(9, 1, generator=torch.Generator().manual_seed(5), dtype=F64)
+ELSEWHERE = torch.rand(7, 1, generator=torch.Generator().manual_seed(6), dtype=F64)
+
+
+class NothingAtPoints(Nothing):
+    """The same for sets."""
+
+    def forward(self, values, points, level, query, mask=None, query_features=None):
+        return values.new_zeros(len(values), query.shape[1], 1)
+
+
+def on_points(conditional, points=WHERE):
+    mean = points[:, 0] ** 2
+    return PointScore(NothingAtPoints(), FIELD, points, mean, STD, (0.002 * STD, 20 * STD), conditional)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("rho", [0.05, 0.5, 8.0])
+def test_decoding_elsewhere_is_the_gaussian_process(conditional, rho):
+    """Beside Bayes' rule on all points at once, with values y at three of the context's."""
+    made = on_points(conditional)
+    kernel = lambda a, b: FIELD.basis(a) @ FIELD.basis(b).T  # noqa: E731
+    rows, std = torch.eye(9, dtype=F64)[[0, 4, 8]], 0.2
+    generator = torch.Generator().manual_seed(7)
+    z, y = torch.randn(4, 9, generator=generator, dtype=F64), torch.randn(4, 3, generator=generator, dtype=F64)
+    told = made.observing(Factor.of(made.process.noise, rows, std), rows @ made.mean)
+    cond = {name: v.expand(4, *v.shape[1:]) for name, v in told.prepare({"measurement": y}).items()}
+    level = torch.tensor(rho, dtype=F64)
+    found = told.decoded(z, level, cond, ELSEWHERE, ELSEWHERE[:, 0] ** 2)
+    c, cross = kernel(WHERE, WHERE), kernel(ELSEWHERE, WHERE)
+    data = torch.cat([z - made.mean, y - rows @ made.mean], 1)  # f + rho N(0, C) at the context, f + noise at three
+    seen = torch.cat([torch.eye(9, dtype=F64), rows])
+    law = STD**2 * seen @ c @ seen.T + torch.block_diag(rho**2 * c, std**2 * torch.eye(3, dtype=F64))
+    expected = ELSEWHERE[:, 0] ** 2 + data @ torch.linalg.solve(law, STD**2 * seen @ cross.T)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    here = told.decoded(z, level, cond, WHERE, made.mean)
+    torch.testing.assert_close(here, told.denoised(z, level, cond), rtol=1e-6, atol=1e-6)
+
+
+def test_points_that_coincide_are_one_point():
+    twice = torch.cat([WHERE, WHERE[:2]])
+    model_twice, model_once = on_points(True, twice), on_points(True)
+    z, rho = torch.randn(2, 9, generator=torch.Generator().manual_seed(1), dtype=F64), torch.tensor(0.4, dtype=F64)
+    both = torch.cat([z, z[:, :2]], 1)
+    mean = ELSEWHERE[:, 0] ** 2
+    found, once = (m.decoded(v, rho, {}, ELSEWHERE, mean) for m, v in [(model_twice, both), (model_once, z)])
+    torch.testing.assert_close(found, once, rtol=1e-6, atol=1e-6)
+
+
+# --- Trained
+
+
+def fields(count=60, seed=0):
+    coefficients = torch.randn(count, FIELD.size, generator=torch.Generator().manual_seed(seed), dtype=F64)
+    return FIELD.on_grid(coefficients, (16,)).exp()
+
+
+SMALL = {"kind": "fourier_operator", "width": 8, "depth": 2, "modes": 6}
+TOLD = fokker.PointObservations(2, 5, 0.1, 0.5)
+WAYS = {
+    "prior": {"network": SMALL},
+    "told": {"network": SMALL, "observations": TOLD},
+    "points": {"points": 10},
+    "points_told": {"points": 10, "observations": TOLD},
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return fokker.fit_functions(fields(), steps=30, out=folder, **WAYS[request.param]), folder, WAYS[request.param]
+
+
+def test_training_lowers_the_loss_and_a_file_holds_the_model(trained):
+    prior, folder, way = trained
+    loaded, again = fokker.load(folder), fokker.fit_functions(fields(), steps=30, out=folder, **way)
+    torch.testing.assert_close(loaded.sample(3, seed=2, steps=4).samples, prior.sample(3, seed=2, steps=4).samples)
+    torch.testing.assert_close(again.sample(3, seed=2, steps=4).samples, prior.sample(3, seed=2, steps=4).samples)
+    record = json.loads((folder / "training.json").read_text())
+    assert record["records"][-1]["step"] == 30
+
+
+def test_a_posterior_takes_values_at_points_and_gives_the_prior_without_them(trained):
+    prior, _, _ = trained
+    seen, y = torch.tensor([[0.2], [0.21], [0.7]]), torch.tensor([1.0, 1.1, 0.5])
+    posterior = fokker.FunctionPosterior.of_values(prior, seen, likelihood=fokker.Gaussian(0.05))
+    found = posterior.sample(y, 6, seed=1, steps=6)
+    assert found.samples.shape == (6, 16) and bool(found.samples.isfinite().all())
+    alone = posterior.sample(y, 4, seed=1, steps=6).samples
+    torch.testing.assert_close(found.samples[:4], alone, rtol=1e-4, atol=1e-5)
+    nothing = fokker.FunctionPosterior.of_values(prior, torch.zeros(0, 1), likelihood=fokker.Gaussian(0.05))
+    free = nothing.sample(torch.zeros(0), 6, seed=1, steps=32, sampler=fokker.GaussianTransition()).samples
+    torch.testing.assert_close(free, prior.sample(6, seed=1).samples, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["prior", "points"])
+def test_a_seed_is_one_function_on_every_grid(way):
+    """Noise and Gaussian part are functions: with a network that adds nothing, values at shared points agree."""
+    prior = fokker.fit_functions(fields(), steps=1, **WAYS[way])
+    torch.nn.init.zeros_(prior.network.leave.weight)
+    torch.nn.init.zeros_(prior.network.leave.bias)
+    coarse, fine = (prior.sample(3, (n,), seed=4, steps=8).samples for n in (16, 48))
+    torch.testing.assert_close(fine[:, 1::3], coarse, rtol=1e-4, atol=1e-4)  # centres of 16 cells are among those of 48
+    values = fokker.operators.PointValues((48,), fokker.Grid((16,)).points)
+    torch.testing.assert_close(values(fine), coarse, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_not_accepted_is_told_in_a_line(trained):
+    prior, _, _ = trained
+    for call, words in [
+        (lambda: prior.at(torch.tensor([[0.5, 0.5]])), "where: got"),
+        (lambda: prior.at((4, 4)), "got"),
+        (
+            lambda: fokker.FunctionPosterior.of_values(prior, torch.tensor([[1.5]]), likelihood=fokker.Gaussian(0.1)),
+            "1.5",
+        ),
+        (lambda: fokker.fit_functions(fields()[:5]), "at least 10"),
+        (lambda: fokker.fit_functions(torch.ones(20, 8)), "never vary"),
+        (lambda: fokker.fit_functions(fields(), points=40), "points for a step"),
+        (lambda: fokker.PointObservations(3, 2), "fewest"),
+        (lambda: fokker.FunctionPosterior(model(), forward=torch.sin, likelihood=fokker.Gaussian(0.1)), "PiGDM"),
+        (
+            lambda: fokker.FunctionPosterior(model(), forward=Matrix(rows_of(2)), likelihood=fokker.Poisson()),
+            "Gaussian",
+        ),
+    ]:
+        with pytest.raises(InputError, match=words):
+            call()

@@ -87,13 +87,13 @@ class Correlated:
 
     def apply(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """C x, in float64 and back to the dtype of x."""
-        columns = x.to(torch.float64).reshape(*x.shape[:2], -1)
+        columns = x.to(torch.float64).reshape(*x.shape[:2], math.prod(x.shape[2:]))
         return (self._covariance(x, points) @ columns).reshape(x.shape).to(x)
 
     def solve(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """C^-1 x; InputError where C is singular (fewer coefficients than points, or points that coincide)."""
         factor = self._cholesky(x, points)
-        columns = x.to(torch.float64).reshape(*x.shape[:2], -1)
+        columns = x.to(torch.float64).reshape(*x.shape[:2], math.prod(x.shape[2:]))
         return torch.cholesky_solve(columns, factor).reshape(x.shape).to(x)
 
     def log_det(self, like: Tensor, points: Tensor | None = None) -> Tensor:

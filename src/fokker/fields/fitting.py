@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fokker.errors import InputError
 from fokker.estimated_fields import CosineSpectrum
+from fokker.fields.batches import Batches, OnGrids, OnPoints
 from fokker.fields.observations import PointObservations
 from fokker.fields.prior import FunctionPrior
-from fokker.fields.update import Factor, stacked
 from fokker.grids import Grid, dct
 from fokker.losses import LogNormalLevels
 from fokker.networks.build import build
@@ -24,12 +24,8 @@ from fokker.posterior.recipes import Recipe
 from fokker.posterior.training_data import Draws
 from fokker.rng import check_seed, torch_generator
 from fokker.samplers.gaussian_transition import GaussianTransition
-from fokker.states import Cond
 from fokker.time_grid import Karras
-from fokker.training import Batch, Trainer, TrainRecord, TrainSettings
-
-HELD = 256  # fields kept for validation, at most
-POOL = 64  # sets of observations at a time; one of them is drawn anew at every step
+from fokker.training import Trainer, TrainRecord, TrainSettings
 
 FUNCTIONS = Recipe(
     name="functions",
@@ -44,40 +40,12 @@ FUNCTIONS = Recipe(
     grid=Karras(),
     steps=32,
 )
-
-
-class Pool:
-    """Sets of observed points and their factors, as many as `POOL` at a time; those of a step are fixed by the seed."""
-
-    def __init__(self, observations: PointObservations, prior: FunctionPrior, seed: int):
-        self.observations, self.model, self.seed = observations, prior.at(), seed
-        self._kept: dict[tuple[int, int], tuple[Tensor, float, Factor]] = {}
-
-    def at(self, step: int, slot: int) -> tuple[Tensor, float, Factor]:
-        """Observed entries, standard deviation of the noise, and the factor in a slot at a step."""
-        version = (step - slot + POOL - 1) // POOL
-        key = (slot, version)
-        if key not in self._kept:
-            self._kept.pop((slot, version - 1), None)
-            self._kept[key] = self.made(torch_generator(self.seed, f"observations/{slot}", version))
-        return self._kept[key]
-
-    def made(self, generator: torch.Generator) -> tuple[Tensor, float, Factor]:
-        """A set of its own."""
-        shape = self.model.x_shape
-        chosen, std = self.observations.draw(math.prod(shape), generator)
-        rows = torch.zeros(len(chosen), math.prod(shape), dtype=torch.float64)
-        rows.scatter_(1, chosen[:, None], 1.0)
-        return chosen, std, Factor.of(self.model.process.noise, rows.unflatten(1, shape), std)
-
-    def cond(self, x: Tensor, sets: Sequence[tuple[Tensor, float, Factor]], generator: torch.Generator) -> Cond:
-        """Data of each field x (B, *x_shape) by its own set, as conditions."""
-        flat, mean = x.flatten(1).double(), self.model.mean.flatten().double()
-        residuals = []
-        for row, (chosen, std, _) in zip(flat, sets):
-            noise = std * torch.randn(len(chosen), generator=generator, dtype=torch.float64)
-            residuals.append((row - mean)[chosen] + noise)
-        return stacked([factor for *_, factor in sets], residuals)
+AT_POINTS = replace(
+    FUNCTIONS,
+    name="functions at points",
+    network={"kind": "set_transformer"},
+    training=replace(FUNCTIONS.training, batch_size=32, learning_rate=1e-3),
+)
 
 
 def fit_functions(
@@ -85,7 +53,8 @@ def fit_functions(
     *,
     observations: PointObservations | None = None,
     network: nn.Module | dict[str, Any] | None = None,
-    recipe: Recipe = FUNCTIONS,
+    points: int | None = None,
+    recipe: Recipe | None = None,
     steps: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -96,11 +65,14 @@ def fit_functions(
 
     observations: data that the model is trained to be told, so that its posteriors need no approximation; None for a
     prior, which takes data by the update of `FunctionPosterior`. network: kind and sizes of `networks.build`, or your
-    own module `network(channels (B, c, *grid), level) -> (B, 1, *grid)` with 1 channel, or 4 with observations.
+    own module `network(channels (B, c, *grid), level) -> (B, 1, *grid)` with 1 channel, or 4 with observations. points:
+    train on that many values at points drawn anew at every step, some of them context, instead of whole fields, by a
+    network of sets (see `networks.set_transformer`): the model is then one of functions at any points.
 
     Raises InputError for NaN, infinities, fewer than 10 fields and fields that never vary.
     """
     check_seed(seed)
+    recipe = recipe or (AT_POINTS if points else FUNCTIONS)
     if steps is not None:
         recipe = replace(recipe, training=replace(recipe.training, steps=steps))
     data = Draws(fields, seed, recipe.held_out)
@@ -109,30 +81,25 @@ def fit_functions(
     mean = x.mean(0)
     field, data_std = _law(x - mean)
     channels = 1 if observations is None else 4
+    sizes = {**recipe.network, **(network if isinstance(network, dict) else {})}
     if not isinstance(network, nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_generator(seed, "weights").initial_seed())
-            network = build(_sizes({**recipe.network, **(network or {})}, grid, channels))
+            network = build(_sizes(sizes, grid, channels))
     waves = dct(mean, grid.dimension) / math.sqrt(grid.size)
     prior = FunctionPrior(network.to(device), field, waves, data_std, grid, recipe, observations)
-    model, size = prior.at(), recipe.training.batch_size
-    pool = None if observations is None else Pool(observations, prior, seed)
-
-    def batch(step: int) -> Batch:
-        x = data.x_of(data.rows(step, size)).to(model.device, model.dtype)
-        if pool is None:
-            return x, {}
-        generator = torch_generator(seed, "data", step)
-        slots = torch.randperm(POOL, generator=generator)[torch.arange(len(x)) % POOL].tolist()
-        return x, pool.cond(x, [pool.at(step, slot) for slot in slots], generator)
-
-    held: Batch = (data.x_of(data.held[:HELD]).to(model.device, model.dtype), {})
-    if pool is not None:
-        held = held[0][:POOL], {}
-        generator = torch_generator(seed, "validation data")
-        held = held[0], pool.cond(held[0], [pool.made(generator) for _ in held[0]], generator)
+    batches: Batches = OnPoints(prior, observations, seed, points) if points else OnGrids(prior, observations, seed)
+    size = recipe.training.batch_size
+    held = batches.held(data.x_of(data.held))
     levels = LogNormalLevels(prior.rho_range, data_std, recipe.level_mean, recipe.level_std)
-    trainer = Trainer(model, batch, levels, held, recipe.training, seed)
+    trainer = Trainer(
+        batches.model,
+        lambda step: batches.at(step, data.x_of(data.rows(step, size))),
+        levels,
+        held,
+        recipe.training,
+        seed,
+    )
     if out is not None:
         return fit_in_folder(
             Path(out), trainer, prior, data.fingerprint(), lambda p: FunctionPrior.load(p, device), progress
@@ -145,6 +112,8 @@ def fit_functions(
 
 def _sizes(network: dict[str, Any], grid: Grid, channels: int) -> dict[str, Any]:
     """The settings of a network, with what the fields decide."""
+    if network["kind"] == "set_transformer":
+        return {**network, "c_in": channels, "c_query": channels, "c_out": 1, "dimension": grid.dimension}
     own = {"sides": list(grid.shape)} if network["kind"] == "u_shaped_operator" else {"dimension": grid.dimension}
     return {**network, "c_in": channels, "c_out": 1, **own}
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.fields.points import PointScore
+from fokker.fields.prior import FunctionPrior
 from fokker.fields.score import FunctionScore
 from fokker.fields.update import Factor
+from fokker.grids import Grid
 from fokker.likelihoods import Gaussian
+from fokker.operators.base import LinearOperator
+from fokker.operators.evaluation import PointValues, checked_points
 from fokker.posterior.guided import GuidedPosterior
+from fokker.posterior.samples import PosteriorSamples
 from fokker.samplers.base import Sampler
 from fokker.samplers.gaussian_transition import GaussianTransition
 
@@ -35,6 +42,7 @@ class FunctionPosterior(GuidedPosterior):
     """
 
     steps = 32
+    dropped = 0  # entries at the front that only carry the data
 
     def check(self) -> None:
         """A linear operator, Gaussian noise, and a prior of functions."""
@@ -54,6 +62,32 @@ class FunctionPosterior(GuidedPosterior):
         factor = Factor.of(model.process.noise, rows.unflatten(1, model.x_shape), root)
         self._model = model.observing(factor, rows @ model.mean.flatten().double())
 
+    @classmethod
+    def of_values(
+        cls, prior: FunctionPrior, seen: Any, *, likelihood: Gaussian, where: Grid | tuple[int, ...] | Any = None
+    ) -> FunctionPosterior:
+        """p(f given values at the points `seen` (m, dim)), on the grid or at the points `where` (default: of training).
+
+        Points may be anywhere in the domain, several at one place, or none at all, which gives the prior. A network on
+        grids has f continued between the cells by its cosines; one on points carries `seen` along and drops it at the
+        end.
+        """
+        dimension = prior.grid.dimension
+        points = checked_points("seen", seen, dimension)
+        if not prior.on_points:
+            model = prior.at(where)
+            return cls(model, forward=PointValues(model.x_shape, points), likelihood=likelihood)
+        there = prior.at(where)
+        assert isinstance(there, PointScore)
+        model = prior.at(torch.cat([points, there.points]))
+        found = cls(model, forward=First(len(points), model.x_shape), likelihood=likelihood)
+        found.dropped = len(points)
+        return found
+
+    def finished(self, found: PosteriorSamples, n: int, first: int) -> PosteriorSamples:
+        """The samples where they were asked for."""
+        return replace(found, samples=found.samples[..., self.dropped :]) if self.dropped else found
+
     @property
     def sampler(self) -> Sampler:
         """The ODE: the first draw knows y."""
@@ -62,6 +96,20 @@ class FunctionPosterior(GuidedPosterior):
     def model(self) -> FunctionScore:
         """The prior, told the data."""
         return self._model
+
+
+class First(LinearOperator):
+    """The first m entries of x (P,); m may be 0."""
+
+    def __init__(self, count: int, x_shape: tuple[int, ...]) -> None:
+        super().__init__(x_shape, None)
+        self.y_shape = (count,)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x[:, : self.y_shape[0]]
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return torch.nn.functional.pad(y, (0, self.x_shape[0] - self.y_shape[0]))
 
 
 def _root(likelihood: Gaussian, shape: tuple[int, ...]) -> Tensor:

@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from fokker.errors import InputError
 from fokker.estimated_fields import CosineSpectrum
 from fokker.fields.observations import PointObservations
+from fokker.fields.points import PointScore
 from fokker.fields.score import FunctionScore
 from fokker.grids import COSINES, Grid
 from fokker.networks.build import build
+from fokker.networks.set_transformer import SetTransformer
 from fokker.noise import OnGrid
+from fokker.operators.evaluation import checked_points
 from fokker.posterior.files import FORMAT, loaded_model
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import check_count
@@ -55,11 +58,27 @@ class FunctionPrior:
         self.rho_range = RHO_RANGE[0] * data_std, RHO_RANGE[1] * data_std
         self._models: dict[tuple[int, ...], FunctionScore] = {}
 
-    def at(self, grid: Grid | tuple[int, ...] | None = None) -> FunctionScore:
-        """The score model of the function at the centres of the cells of `grid` (default: that of training)."""
-        grid = self.grid if grid is None else grid if isinstance(grid, Grid) else Grid(grid)
+    def mean_at(self, points: Tensor) -> Tensor:
+        """The mean function at points (P, dim), float64."""
+        values = self.mean.expand(len(points), *self.mean.shape)
+        for axis in range(self.grid.dimension):  # the first axis of modes goes with each
+            waves = COSINES.at(points[:, axis].double(), values.shape[1])
+            values = torch.einsum("pk,pk...->p...", waves, values)
+        return values
+
+    def at(self, where: Grid | tuple[int, ...] | Tensor | None = None) -> FunctionScore:
+        """The score model of the function at the centres of the cells of a grid (default: that of training).
+
+        where: a grid or its shape; or points (P, dim), for a network of sets. InputError for points outside the unit
+        cube, of another dimension, or for a network that lives on grids.
+        """
+        if isinstance(where, Tensor) or (self.on_points and where is None):
+            return self._at_points(self.grid.points if where is None else where)
+        grid = self.grid if where is None else where if isinstance(where, Grid) else Grid(where)
         if grid.dimension != self.grid.dimension:
             raise InputError(f"grid: got {grid.shape}, a grid of {self.grid.dimension} axes is accepted")
+        if self.on_points:
+            return self._at_points(grid.points)
         if grid.shape not in self._models:
             process = VarianceExploding(self.rho_range[1], noise=OnGrid(self.field, grid.shape))
             mean = self.mean
@@ -71,18 +90,34 @@ class FunctionPrior:
             )  # fmt: skip
         return self._models[grid.shape]
 
+    @property
+    def on_points(self) -> bool:
+        """Whether the network takes functions at points, not on grids."""
+        return isinstance(self.network, SetTransformer)
+
+    def _at_points(self, points: Tensor) -> PointScore:
+        if not self.on_points:
+            raise InputError(
+                "where: got points, a grid is accepted: this network lives on grids (PointValues observes)"
+            )
+        points = checked_points("where", points, self.grid.dimension)
+        mean, told = self.mean_at(points), self.observations is not None
+        return PointScore(self.network, self.field, points, mean, self.data_std, self.rho_range, told)
+
     def sample(
         self,
         n: int,
-        grid: Grid | tuple[int, ...] | None = None,
+        where: Grid | tuple[int, ...] | Tensor | None = None,
         seed: int = 0,
         *,
         sampler: Sampler | None = None,
         steps: int | None = None,
     ) -> SampleResult:
-        """n functions (n, *grid) by `fokker.sample`: the same functions on any grid, as far as the network is."""
+        """n functions (n, *grid) or (n, P) by `fokker.sample`: a seed means the same functions on any grid and points,
+        as far as the network is the same there.
+        """
         check_count(n)
-        model = self.at(grid)
+        model = self.at(where)
         return sample(
             model,
             (n, *model.x_shape),

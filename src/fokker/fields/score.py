@@ -84,24 +84,36 @@ class FunctionScore(NetworkDenoiser):
         return torch.cat([self._denoised(z[part], rho, {n: v[part] for n, v in cond.items()}) for part in parts])
 
     def _denoised(self, z: Tensor, rho: Tensor, cond: Cond) -> Tensor:
-        d, update = self.data_std, Update.from_cond(cond)
-        rho = rho.to(z.device)
-        total = d**2 + rho**2
-        c2 = (rho * d) ** 2 / total
-        c, level, mean = column(c2.sqrt(), z), (rho.log() / 4).reshape(-1).to(z), self.mean.to(z)
-        centred = z - mean
+        update, rho = Update.from_cond(cond), rho.to(z.device)
+        guess, std, channels = self._gaussian(z, rho, update)
+        guess = guess + std * self._network(channels, (rho.log() / 4).reshape(-1).to(z))
+        if update is not None and not self.conditional:
+            guess = guess + self._shift(update, guess, self._left(rho))
+        return self.mean.to(z) + guess
+
+    def _gaussian(self, z: Tensor, rho: Tensor, update: Update | None) -> tuple[Tensor, Tensor, Tensor]:
+        """D_y - mean and std (B, *x_shape) of the Gaussian, and the channels (B, c, *x_shape); data if conditional."""
+        d, c2 = self.data_std, self._left(rho)
+        total, c = d**2 + rho**2, column(c2.sqrt(), z)
+        centred = z - self.mean.to(z)
         inner, guess = centred * column(total.rsqrt(), z), centred * column(d**2 / total, z)
         std = c * self.prior.sqrt().to(z)
         if not self.conditional:
-            guess = guess + std * self.network(inner[:, None], level)[:, 0]
-            return mean + guess + (0 if update is None else self._shift(update, guess, c2))
+            return guess, std, inner[:, None]
         shift = torch.zeros_like(z)
         if update is not None:
             shift = self._shift(update, guess, c2)
             std = update.left(self.prior.flatten(), c2).sqrt().reshape(-1, *self.x_shape).to(z)
         guess, std = guess + shift, std.expand(z.shape)
-        channels = torch.stack([inner, guess / d, shift / c, std / c], 1)
-        return mean + guess + std * self.network(channels, level)[:, 0]
+        return guess, std, torch.stack([inner, guess / d, shift / c, std / c], 1)
+
+    def _left(self, rho: Tensor) -> Tensor:
+        """c^2 = rho^2 d^2 / (rho^2 + d^2)."""
+        return (rho * self.data_std) ** 2 / (self.data_std**2 + rho**2)
+
+    def _network(self, channels: Tensor, level: Tensor) -> Tensor:
+        """What the network gives (B, *x_shape) for channels (B, c, *x_shape)."""
+        return self.network(channels, level)[:, 0]
 
     def _shift(self, update: Update, guess: Tensor, c2: Tensor) -> Tensor:
         return update.shift(guess.flatten(1), c2).reshape(guess.shape).to(guess)

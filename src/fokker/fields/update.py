@@ -133,6 +133,11 @@ class Update:
         c2 = c2.double().reshape(-1, 1)
         return (c2 * (prior - self._apply(self.basis**2, weight))).clamp(min=0)
 
+    def taken(self, c2: Tensor) -> Tensor:
+        """What data take from the covariance c^2 C of f given z: c^4 C H^T (c^2 H C H^T + R)^-1 H C (B or 1, P, P)."""
+        weight = self._weight(c2) * c2.double().reshape(-1, 1)
+        return (self.basis * weight[:, None]) @ self.basis.mT
+
     def _weight(self, c2: Tensor) -> Tensor:
         """c^2 / (c^2 L + s^2), zero in directions that nothing tells of, (B or 1, m)."""
         c2 = c2.double().reshape(-1, 1).to(self.values.device)

@@ -23,6 +23,10 @@ class NetworkDenoiser(Denoiser):
 
     network: nn.Module
 
+    def entry_weights(self, rho: Tensor, cond: Cond) -> Tensor | None:
+        """What the squared error of each entry counts in the loss, (B, *shape); None where all count alike."""
+        return None
+
 
 class NetworkScore(NetworkDenoiser):
     """D(z; rho) from a network F, in one of these preconditionings.
