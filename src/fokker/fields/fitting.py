@@ -25,7 +25,7 @@ from fokker.posterior.training_data import Draws
 from fokker.rng import check_seed, torch_generator
 from fokker.samplers.gaussian_transition import GaussianTransition
 from fokker.time_grid import Karras
-from fokker.training import Trainer, TrainRecord, TrainSettings
+from fokker.training import Trainer, TrainRecord, TrainSettings, suitable_threads
 
 FUNCTIONS = Recipe(
     name="functions",
@@ -100,6 +100,18 @@ def fit_functions(
         recipe.training,
         seed,
     )
+    with suitable_threads(network):
+        return _trained(trainer, prior, data, out, device, progress)
+
+
+def _trained(
+    trainer: Trainer,
+    prior: FunctionPrior,
+    data: Draws,
+    out: str | Path | None,
+    device: str | torch.device,
+    progress: Callable[[TrainRecord], None] | None,
+) -> FunctionPrior:
     if out is not None:
         return fit_in_folder(
             Path(out), trainer, prior, data.fingerprint(), lambda p: FunctionPrior.load(p, device), progress

@@ -16,9 +16,10 @@ from fokker.fields.update import Factor
 from fokker.grids import Grid
 from fokker.likelihoods import Gaussian
 from fokker.operators.base import LinearOperator
-from fokker.operators.evaluation import PointValues, checked_points
+from fokker.operators.evaluation import PointValues
 from fokker.posterior.guided import GuidedPosterior
 from fokker.posterior.samples import PosteriorSamples
+from fokker.random_fields import checked_points
 from fokker.samplers.base import Sampler
 from fokker.samplers.gaussian_transition import GaussianTransition
 
@@ -72,8 +73,7 @@ class FunctionPosterior(GuidedPosterior):
         grids has f continued between the cells by its cosines; one on points carries `seen` along and drops it at the
         end.
         """
-        dimension = prior.grid.dimension
-        points = checked_points("seen", seen, dimension)
+        points = checked_points(torch.as_tensor(seen), prior.grid.dimension, (0.0, 1.0))
         if not prior.on_points:
             model = prior.at(where)
             return cls(model, forward=PointValues(model.x_shape, points), likelihood=likelihood)

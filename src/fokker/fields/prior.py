@@ -7,6 +7,7 @@ network learns is the rest; see `fields.score`.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,15 +23,32 @@ from fokker.grids import COSINES, Grid
 from fokker.networks.build import build
 from fokker.networks.set_transformer import SetTransformer
 from fokker.noise import OnGrid
-from fokker.operators.evaluation import checked_points
 from fokker.posterior.files import FORMAT, loaded_model
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import check_count
 from fokker.processes import VarianceExploding
+from fokker.random_fields import checked_points
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import SampleResult, sample
 from fokker.score import RHO_RANGE
 from fokker.storage import write_json, write_tensors
+
+
+class Nothing(nn.Module):
+    """A network that adds nothing, on grids and on points."""
+
+    def __init__(self, like: Tensor):
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros_like(like.detach().flatten()[0]))
+
+    def forward(self, values: Tensor, *rest: Tensor | None) -> Tensor:
+        """Zero, of the shape that a network gives."""
+        query = rest[2] if len(rest) > 2 else None
+        return self.zero * (values[:, :1] if query is None else values.new_zeros(len(values), query.shape[1], 1))
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing to save: InputError."""
+        raise InputError("prior: without its network it is not saved, the prior itself is accepted")
 
 
 class FunctionPrior:
@@ -56,6 +74,7 @@ class FunctionPrior:
         self.network, self.field, self.mean, self.data_std = network, field, mean, data_std
         self.grid, self.recipe, self.observations = grid, recipe, observations
         self.rho_range = RHO_RANGE[0] * data_std, RHO_RANGE[1] * data_std
+        self.on_points = isinstance(network, SetTransformer)  # or on grids
         self._models: dict[tuple[int, ...], FunctionScore] = {}
 
     def mean_at(self, points: Tensor) -> Tensor:
@@ -90,17 +109,18 @@ class FunctionPrior:
             )  # fmt: skip
         return self._models[grid.shape]
 
-    @property
-    def on_points(self) -> bool:
-        """Whether the network takes functions at points, not on grids."""
-        return isinstance(self.network, SetTransformer)
+    def no_network(self) -> FunctionPrior:
+        """The Gaussian of the training fields alone: what the network is to be better than."""
+        other = copy.copy(self)
+        other.network, other._models = Nothing(next(self.network.parameters())), {}
+        return other
 
     def _at_points(self, points: Tensor) -> PointScore:
         if not self.on_points:
             raise InputError(
                 "where: got points, a grid is accepted: this network lives on grids (PointValues observes)"
             )
-        points = checked_points("where", points, self.grid.dimension)
+        points = checked_points(points, self.grid.dimension, (0.0, 1.0))
         mean, told = self.mean_at(points), self.observations is not None
         return PointScore(self.network, self.field, points, mean, self.data_std, self.rho_range, told)
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from fokker.errors import InputError
 from fokker.grids import COSINES, Grid, dct, idct
 from fokker.operators.base import LinearOperator
-
-EDGE = 1e-9  # by which a point may lie outside the unit cube
+from fokker.random_fields import checked_points
 
 
 class PointValues(LinearOperator):
@@ -27,7 +26,9 @@ class PointValues(LinearOperator):
 
     def __init__(self, x_shape: Sequence[int], points: ArrayLike | Tensor) -> None:
         grid = Grid(tuple(x_shape))
-        self.points = checked_points(self.name, points, grid.dimension)
+        self.points = checked_points(torch.as_tensor(points), grid.dimension, (0.0, 1.0))
+        if self.points.ndim != 2:
+            raise InputError(f"points: got shape {tuple(self.points.shape)}, (m, {grid.dimension}) is accepted")
         # A wave of each axis at each point: (d, m, n) would need equal sides.
         self.waves = [
             COSINES.at(self.points[:, axis], cells) / math.sqrt(cells) for axis, cells in enumerate(grid.shape)
@@ -49,17 +50,3 @@ class PointValues(LinearOperator):
         for wave in rest:
             value = torch.einsum("bm...,mi->bm...i", value, wave)
         return idct(torch.einsum("bm...,mi->b...i", value, last), len(self.x_shape))
-
-
-def checked_points(name: str, points: ArrayLike | Tensor, dimension: int) -> Tensor:
-    """Points (m, d) of the unit cube in float64; InputError names the first that is none."""
-    out = torch.as_tensor(points, dtype=torch.float64)
-    if out.ndim == 1 and dimension == 1:
-        out = out[:, None]
-    if out.ndim != 2 or out.shape[1] != dimension:
-        raise InputError(f"{name}: got points of shape {tuple(out.shape)}, (m, {dimension}) is accepted")
-    outside = ~((out >= -EDGE) & (out <= 1 + EDGE)).all(1)  # NaN is outside too
-    if bool(outside.any()):
-        first = int(outside.nonzero()[0])
-        raise InputError(f"{name}: got point {first} at {out[first].tolist()}, points from 0 to 1 are accepted")
-    return out.clamp(0, 1)
