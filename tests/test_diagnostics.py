@@ -53,6 +53,26 @@ def test_crps_is_least_for_the_right_distribution(shift, scale):
     assert z_of(scores.crps(shift + scale * x, y) - scores.crps(x, y), 0.0) > FLAG
 
 
+# --- Relative error
+
+
+def test_relative_error_is_its_definition_and_says_what_a_sample_costs():
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=(4, 3, 5))
+    gap = rng.normal(size=truth.shape)
+    expected = [math.sqrt((g**2).sum() / (t**2).sum()) for g, t in zip(gap, truth)]
+    np.testing.assert_allclose(scores.relative_error(truth + gap, truth), expected, rtol=1e-12)
+    np.testing.assert_allclose(scores.relative_error(-3 * truth, truth), 4.0)
+    mean, other = rng.normal(size=(2, 200, 400))  # truth = mean + noise, sample = mean + other noise
+    truth = mean + 0.1 * rng.normal(size=mean.shape)
+    ratio = scores.relative_error(mean + 0.1 * other, truth).mean() / scores.relative_error(mean, truth).mean()
+    assert abs(ratio - math.sqrt(2)) < 0.02
+    with pytest.raises(InputError, match="truth: case 1 is zero everywhere"):
+        scores.relative_error(np.ones((2, 3)), np.array([[1.0, 0, 0], [0, 0, 0]]))
+    with pytest.raises(InputError, match="have shape"):
+        scores.relative_error(np.ones((2, 3)), np.ones((3, 3)))
+
+
 # --- Coverage
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import fokker
 from fokker import cli
 from fokker.simulation.formats import arrays_in
 
@@ -26,6 +27,7 @@ def test_every_example_is_tested():
         "06_external_program.py",
         "07_arviz.py",
         "08_known_operator.py",
+        "09_functions.py",
     }
 
 
@@ -173,3 +175,18 @@ def test_known_operator_against_importance_sampling():
     std = np.sqrt((weight * (away - mean) ** 2).sum() / weight.sum())
     far = found["distance"](found["heard"].samples)
     assert float(far.mean()) == pytest.approx(mean, abs=0.3 * std) and float(far.std()) == pytest.approx(std, rel=0.2)
+
+
+def test_functions_against_rejection():
+    """Profiles of the true law that agree at the boreholes tell the chance of clay; the Gaussian alone has none."""
+    found = runpy.run_path(str(EXAMPLES / "09_functions.py"))
+    true = found["profiles"](100_000, 5)
+    kept = true[(true[:, [6, 20, 44, 60]] == torch.tensor([0.0, 1.0, 1.0, 0.0])).all(1)]
+    # 500 samples and about 3,500 kept profiles: four standard errors are 0.095, the rest is for a short training.
+    assert float((found["clay"] - kept.mean(0)).abs().max()) < 0.15
+    whole = lambda x: float(((x - x.round()).abs() < 0.1).float().mean())  # noqa: E731
+    assert whole(found["found"]) > 0.85 and whole(found["finer"]) > 0.85
+    plain, boreholes = found["prior"].no_network(), found["boreholes"]
+    gaussian = fokker.FunctionPosterior.of_values(plain, boreholes, likelihood=fokker.Gaussian(0.01))
+    gaussian = gaussian.sample([0.0, 1.0, 1.0, 0.0], 500)
+    assert whole(gaussian.samples) < 0.5

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from skfem import MeshTri
 
 import fokker
 from exact import Fixed, limit, moment_z
@@ -30,6 +31,15 @@ NOISES = {  # name: (noise, shape of the state)
     "line_channels": (fokker.Correlated(LINE, points(4)), (4, 2)),
     "plane": (fokker.Correlated(PLANE, points(5, 2)), (5,)),
     "matrix": (Fixed(), (2,)),
+    "features": (fokker.Correlated(fokker.KernelField(dimension=2, features=6), points(5, 2)), (5,)),
+    "grid_cosine": (fokker.OnGrid(PLANE, (3, 4)), (3, 4)),
+    "grid_cosine_channels": (fokker.OnGrid(LINE, (4,)), (2, 4)),
+    "grid_sine": (fokker.OnGrid(fokker.SineField(2, 5, 1.5, 2.0), (3, 2)), (3, 2)),
+    "grid_periodic": (fokker.OnGrid(fokker.PeriodicField(1, 9, 1.5, 4.0), (6,)), (6,)),
+    "grid_spectrum": (fokker.OnGrid(fokker.CosineSpectrum(1 / (1 + points(3, 4))), (2, 3)), (2, 3)),
+    "mesh": (fokker.Correlated(fokker.MeshField(MeshTri().refined(2), 20), points(5, 2)), (5,)),
+    "mesh_even": (fokker.Correlated(fokker.SparseMeshField(MeshTri().refined(2), 2), points(5, 2)), (5,)),
+    "mesh_odd": (fokker.Correlated(fokker.SparseMeshField(MeshTri().refined(2), 3), points(5, 2)), (5,)),
 }
 
 

@@ -1,5 +1,6 @@
 """Forward operators: one list drives the same tests for all; then the exact values of each."""
 
+import itertools
 import math
 import pickle
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from scipy.fft import dctn
 import fokker
 from fokker import operators as ops
 from fokker.errors import InputError
+from fokker.grids import Grid
 from fokker.operators.base import RANK_CUT
 from fokker.operators.least_squares import TOLERANCE
 from fokker.pde.reaction import Channel, LogisticReaction
+from fokker.random_fields import CosineField
 
 IMAGE = (2, 6, 5)
 KERNEL = np.random.default_rng(3).uniform(0, 1, (3, 4))  # no symmetry, one even side
@@ -54,6 +57,10 @@ LINEAR = {
     "cosine_sensing": Row(lambda: ops.CosineSensing(IMAGE, 20)),
     "radon": Row(lambda: ops.RadonTransform((2, 5, 5), np.arange(0, 180, 20.0))),
     "composition": Row(lambda: ops.Inpainting.random(IMAGE, 0.5) @ ops.Blur(KERNEL, IMAGE)),
+    "poisson": Row(lambda: ops.DirichletSolve((2, 5, 4))),
+    "helmholtz": Row(lambda: ops.DirichletSolve((5, 6), 30.0)),  # between two eigenvalues: of both signs
+    "poisson_seen": Row(lambda: ops.Inpainting.random((5, 6), 0.4) @ ops.DirichletSolve((5, 6))),
+    "point_values": Row(lambda: ops.PointValues((4, 5), [[0.1, 0.2], [0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])),
     "blur_singular": Row(lambda: ops.Blur(BOX, (3, 4))),
     **{f"blur_{b}": Row(lambda b=b: ops.Blur(KERNEL, IMAGE, b)) for b in ("periodic", "zero", "reflect", "replicate")},
 }
@@ -183,6 +190,7 @@ def test_singular_value_decomposition(name: str) -> None:
 
 def test_which_are_spectral() -> None:
     unknown = {"blur_zero", "blur_reflect", "blur_replicate", "radon", "blur_subsample", "composition"}
+    unknown |= {"poisson_seen", "point_values"}
     assert set(LINEAR) - set(SPECTRAL) == unknown
     assert MADE["blur_singular"].rank == 9  # of 12: the highest frequency along the rows is lost
     assert MADE["matrix_tall_deficient"].rank == 2 and MADE["matrix_zero"].rank == 0
@@ -304,6 +312,11 @@ NAN = np.array([[1.0, np.nan, 0.0]])
         (lambda: ops.Clip(low=1.0, high=1.0), "Clip: low and high: got 1.0 and 1.0"),
         (lambda: ops.Clip(gain=math.inf), "Clip: gain: got inf"),
         (lambda: ops.ChannelSensors(MADE["channel"].solver, [[9.0, 1.0]]), r"points: point 0 is \(9, 1\)"),
+        (lambda: ops.DirichletSolve((4,)), r"DirichletSolve: shape: got \(4,\), the shape of an image"),
+        (lambda: ops.DirichletSolve(IMAGES, math.nan), "DirichletSolve: shift: got nan, a finite number"),
+        (lambda: ops.DirichletSolve(IMAGES, 5 * math.pi**2), "DirichletSolve: shift: got 49.3.*, an eigenvalue"),
+        (lambda: ops.PointValues((4, 5), [[0.5, 1.1]]), r"points: got \(0.5, 1.1\) as point 0"),
+        (lambda: ops.PointValues((4, 5), [[0.5]]), r"points: got shape \(1, 1\)"),
         (lambda: ops.Identity(IMAGES) @ ops.Identity((3,)), r"Identity @ Identity: got shape \(3,\) from the second"),
         (lambda: ops.Identity((3,)) @ ops.PhaseRetrieval(IMAGES), "Identity @ PhaseRetrieval: got shape"),
         (lambda: ops.Identity(IMAGES) @ torch.zeros(IMAGES), r"Identity @: got Tensor, an operator is accepted"),
@@ -527,3 +540,35 @@ def test_channel_by_its_adjoint() -> None:
 def test_where_they_are_found() -> None:
     assert fokker.operators is ops and fokker.SpectralOperator is ops.SpectralOperator
     assert all(hasattr(ops, name) for name in ops.__all__)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 30.0])
+def test_dirichlet_solve_has_the_eigenfunctions_of_the_laplacian(shift: float) -> None:
+    solve, (y, x) = ops.DirichletSolve((8, 6), shift), ((torch.arange(n).double() + 0.5) / n for n in (8, 6))
+    for k, j in ((1, 1), (3, 2), (8, 6)):
+        wave = torch.sin(math.pi * k * y)[:, None] * torch.sin(math.pi * j * x)
+        torch.testing.assert_close(solve(wave), wave / (shift - math.pi**2 * (k**2 + j**2)), rtol=0, atol=1e-15)
+
+
+def test_dirichlet_solve_converges_to_a_solution() -> None:
+    """u = x (1 - x) y (1 - y): Lap u = -2 (x (1 - x) + y (1 - y)) is not zero on the boundary, so at order 2."""
+    errors = []
+    for n in (16, 32, 64):
+        x = (torch.arange(n).double() + 0.5) / n
+        bump = x * (1 - x)
+        u = bump[:, None] * bump
+        a = -2 * (bump[:, None] + bump) + u
+        errors.append(float((ops.DirichletSolve((n, n), 1.0)(a) - u).abs().max()))
+    assert errors[2] < 1e-5 and all(3.5 < old / new < 4.5 for old, new in itertools.pairwise(errors))
+
+
+def test_point_values_are_those_of_a_sum_of_cosines() -> None:
+    """Any function of the grid's cosines is met anywhere; the cells' own values whatever they are; no point is fine."""
+    field = CosineField(dimension=2, modes=5, alpha=1.5)
+    coefficients = torch.randn(3, 25, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points = torch.rand(7, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    operator = ops.PointValues((6, 5), points)
+    torch.testing.assert_close(operator(field.on_grid(coefficients, (6, 5))), field.at(coefficients, points))
+    x = torch.randn(2, 6, 5, dtype=torch.float64)
+    torch.testing.assert_close(ops.PointValues((6, 5), Grid((6, 5)).points)(x), x.flatten(1))
+    assert ops.PointValues((6, 5), torch.zeros(0, 2))(x).shape == (2, 0)

@@ -4,16 +4,24 @@ from .composition import SumScore, classifier_free
 from .custom_process import CustomProcess
 from .ddpm import DDPM
 from .errors import InputError
+from .estimated_fields import CosineSpectrum
+from .fields.fitting import fit_functions
+from .fields.observations import PointObservations
+from .fields.posterior import FunctionPosterior
+from .fields.prior import FunctionPrior
 from .flow_density import log_prob
+from .grids import Grid
+from .kernel_fields import KernelField
 from .likelihood_counts import Poisson
 from .likelihood_custom import LogDensity
 from .likelihood_scale import Laplace, Multiplicative, StudentT, UnknownNoise
 from .likelihoods import Gaussian, LogNormal, Saturating
 from .networks.foreign import wrap_eps
 from .networks.variance_head import VarianceHead
-from .noise import Correlated, White
+from .noise import Correlated, OnGrid, White
 from .operators.base import LinearOperator, SpectralOperator
 from .operators.layouts import RandomLayouts
+from .pde.mesh_fields import MeshField, SparseMeshField
 from .posterior.choice import guided
 from .posterior.conditional import ConditionalPosterior
 from .posterior.daps import DAPS
@@ -27,7 +35,7 @@ from .posterior.recipes import Recipe
 from .posterior.samples import PosteriorSamples
 from .posterior.smc import TwistedSMC
 from .processes import NoiseProcess, VarianceExploding, VariancePreserving
-from .random_fields import CosineField
+from .random_fields import CosineField, PeriodicField, SineField
 from .samplers import (
     DDIM,
     RK45,
@@ -53,12 +61,14 @@ __version__: str
 
 __all__ = [
     "DAPS", "DDIM", "DDPM", "DDRM", "DPS", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior",
-    "Correlated", "CosineField", "CustomProcess", "DDPMIndices", "EulerMaruyama", "Gaussian", "GaussianScore",
-    "GaussianTransition", "Heun", "HeunTime", "InputError", "Joint", "Karras", "KnownLikelihood", "Laplace",
-    "LinearOperator", "LogDensity", "LogNormal", "LogSNR", "MixtureScore", "MomentMatching", "MonteCarlo",
-    "Multiplicative", "NoiseProcess", "PiGDM", "Poisson", "PosteriorSamples", "PredictorCorrector", "Prior",
-    "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SpectralOperator", "StudentT", "SumScore",
-    "TiltedScore", "Transition", "TwistedSMC", "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead",
-    "VariancePreserving", "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_prior", "fit_variance",
-    "guided", "langevin", "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
+    "Correlated", "CosineField", "CosineSpectrum", "CustomProcess", "DDPMIndices", "EulerMaruyama",
+    "FunctionPosterior", "FunctionPrior", "Gaussian", "GaussianScore", "GaussianTransition", "Grid", "Heun",
+    "HeunTime", "InputError", "Joint", "Karras", "KernelField", "KnownLikelihood", "Laplace", "LinearOperator",
+    "LogDensity", "LogNormal", "LogSNR", "MeshField", "MixtureScore", "MomentMatching", "MonteCarlo", "Multiplicative",
+    "NoiseProcess", "OnGrid", "PeriodicField", "PiGDM", "PointObservations", "Poisson", "PosteriorSamples",
+    "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SineField",
+    "SparseMeshField", "SpectralOperator", "StudentT", "SumScore", "TiltedScore", "Transition", "TwistedSMC",
+    "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound",
+    "White", "classifier_free", "encode", "fit", "fit_functions", "fit_prior", "fit_variance", "guided", "langevin",
+    "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fokker import coordinates as coordinate_kinds
 from fokker.coordinates import Coordinates, moments_of
 from fokker.errors import InputError
+from fokker.fields.prior import FunctionPrior
 from fokker.likelihoods import Likelihood
 from fokker.losses import Levels, LogNormalLevels, UniformTimes
 from fokker.networks.build import build
@@ -151,15 +152,14 @@ def fit_prior(
     return _train(trainer, prior, data, out, lambda path: Prior.load(path, device), progress)
 
 
-def load(directory: str | Path, device: str | torch.device = "cpu") -> ConditionalPosterior | Prior:
-    """The posterior or prior that `save` (or `fit(..., out=directory)`) left, its network on `device`.
+def load(directory: str | Path, device: str | torch.device = "cpu") -> ConditionalPosterior | Prior | FunctionPrior:
+    """What `save` (or `fit(..., out=directory)`) left, a posterior or a prior, its network on `device`.
 
     Nothing read from disk runs code. InputError names a file that is missing or damaged, or a device that is not there.
     """
     device = _device(device)
-    if kind_of(directory) == Prior.kind:
-        return Prior.load(directory, device)
-    return ConditionalPosterior.load(directory, device)
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (Prior, FunctionPrior)}
+    return kinds.get(kind_of(directory), ConditionalPosterior).load(directory, device)
 
 
 def _device(device: str | torch.device) -> torch.device:

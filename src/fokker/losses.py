@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.networks.denoiser import NetworkDenoiser
 from fokker.processes import NoiseProcess, Time, as_time
 from fokker.score import PARAMETRISATIONS, Denoiser, ScoreModel, skip_and_out
 from fokker.states import Cond, as_cond, column, row_mean
@@ -90,8 +91,9 @@ def denoising(model: Denoiser, x_0: Tensor, rho: Tensor, noise: Tensor, cond: Co
 
     Entries where cond["mask"] (B, P) is zero are padding: they leave the average, and rho (B,) levels them all alike.
     """
-    denoised = model.denoised(x_0 + column(rho, x_0) * noise, rho, cond)
-    return row_mean((denoised - x_0).square(), cond)
+    square = (model.denoised(x_0 + column(rho, x_0) * noise, rho, cond) - x_0).square()
+    weights = model.entry_weights(rho, cond) if isinstance(model, NetworkDenoiser) else None
+    return row_mean(square if weights is None else square * weights.to(square), cond)
 
 
 def time_dependent(

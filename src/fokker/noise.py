@@ -6,6 +6,7 @@ of the state (B, *shape) at the points it lives on. Samplers need only `sample`;
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.random_fields import CosineField
-from fokker.rng import Key
+from fokker.grids import checked_shape
+from fokker.random_fields import Field, SpectralField
+from fokker.rng import Normals
 
 
 class Noise(Protocol):
@@ -25,7 +27,7 @@ class Noise(Protocol):
         """Whether C is the identity."""
         ...
 
-    def sample(self, like: Tensor, key: Key, points: Tensor | None = None) -> Tensor:
+    def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
         """One draw for each row of `like` (B, *shape), of its dtype and device."""
         ...
 
@@ -48,7 +50,7 @@ class White:
 
     white = True
 
-    def sample(self, like: Tensor, key: Key, points: Tensor | None = None) -> Tensor:
+    def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
         """N(0, I) of the shape of `like`."""
         return key.normal(tuple(like.shape[1:])).to(like)
 
@@ -70,27 +72,28 @@ class Correlated:
     """N(0, C), C_ij = sum_k lambda_k phi_k(x_i) phi_k(x_j), for states (B, P) or (B, P, channels) on points.
 
     `points` (P, d) is where the state lives unless a call names others (a condition called "points", say); a key
-    fixes the whole function, so the same key gives the same function at any points and resolution.
+    fixes the whole function, so the same key gives the same function at any points and resolution. Any
+    `Field` serves (a class of your own gives its `size` and `basis`); it refuses points outside its domain.
     """
 
-    field: CosineField
+    field: Field
     points: Tensor | None = None
     white = False
 
-    def sample(self, like: Tensor, key: Key, points: Tensor | None = None) -> Tensor:
+    def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
         """The function of `key` at the points."""
-        basis = self._basis(like, points)
-        coefficients = key.normal((self.field.size, *like.shape[2:])).to(basis)
-        return _matmul(basis, coefficients, like)
+        coefficients = key.normal((self.field.size, *like.shape[2:])).to(like.device)
+        return self.field.at(coefficients, self._where(like, points)).to(like)
 
     def apply(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """C x, in float64 and back to the dtype of x."""
-        return _matmul(self._covariance(x, points), x, x)
+        columns = x.to(torch.float64).reshape(*x.shape[:2], math.prod(x.shape[2:]))
+        return (self._covariance(x, points) @ columns).reshape(x.shape).to(x)
 
     def solve(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """C^-1 x; InputError where C is singular (fewer coefficients than points, or points that coincide)."""
         factor = self._cholesky(x, points)
-        columns = x.to(torch.float64).reshape(*x.shape[:2], -1)
+        columns = x.to(torch.float64).reshape(*x.shape[:2], math.prod(x.shape[2:]))
         return torch.cholesky_solve(columns, factor).reshape(x.shape).to(x)
 
     def log_det(self, like: Tensor, points: Tensor | None = None) -> Tensor:
@@ -99,16 +102,16 @@ class Correlated:
         diagonal = torch.diagonal(self._cholesky(like, points), dim1=-2, dim2=-1)
         return 2 * channels * diagonal.log().sum(-1)
 
-    def _basis(self, like: Tensor, points: Tensor | None) -> Tensor:
+    def _where(self, like: Tensor, points: Tensor | None) -> Tensor:
         where = self.points if points is None else points
         if where is None:
             raise InputError("points: got none, correlated noise needs them at construction or as cond['points']")
         if where.shape[-2] != like.shape[1]:
             raise InputError(f"points: got {where.shape[-2]}, the state has {like.shape[1]} entries on its axis 1")
-        return self.field.basis(where.to(like.device))
+        return where.to(like.device)
 
     def _covariance(self, like: Tensor, points: Tensor | None) -> Tensor:
-        basis = self._basis(like, points)
+        basis = self.field.basis(self._where(like, points))
         return basis @ basis.mT
 
     def _cholesky(self, like: Tensor, points: Tensor | None) -> Tensor:
@@ -121,6 +124,62 @@ class Correlated:
         return factor
 
 
-def _matmul(matrix: Tensor, x: Tensor, like: Tensor) -> Tensor:
-    columns = x.to(torch.float64).reshape(*x.shape[:2], -1)
-    return (matrix @ columns).reshape(like.shape).to(like)
+@dataclass(frozen=True)
+class OnGrid:
+    """N(0, C) as `Correlated` on the cells of a grid, for states (B, *shape) or (B, channels, *shape), by transforms.
+
+    A key gives the function that `Correlated` gives at `Grid(shape).points` (channels last there), at any shape. C is
+    diagonal in the orthonormal discrete waves of the field (Strang 1999), so `apply`, `solve` and `log_det` are exact
+    and cost a transform; `points` has no say. InputError where shape and field have not as many axes, and in `solve`
+    and `log_det` where C is singular in float64: a field of fewer modes than the grid has cells, say.
+    """
+
+    field: SpectralField
+    shape: tuple[int, ...]
+    white = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", checked_shape("shape", self.shape))
+        self.field.grid_eigenvalues(self.shape)  # refuses a wrong number of axes
+
+    def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:
+        """The function of `key` on the grid."""
+        channels = self._channels(like)
+        coefficients = key.normal((self.field.size, *channels)).to(like.device)
+        return self.field.on_grid(coefficients.movedim(1, -1), self.shape).to(like)
+
+    def apply(self, x: Tensor, points: Tensor | None = None) -> Tensor:
+        """C x, in float64 and back to the dtype of x."""
+        return self._times(x, self.field.grid_eigenvalues(self.shape))
+
+    def solve(self, x: Tensor, points: Tensor | None = None) -> Tensor:
+        """C^-1 x; InputError where C is singular."""
+        return self._times(x, 1 / self._regular())
+
+    def log_det(self, like: Tensor, points: Tensor | None = None) -> Tensor:
+        """log det C times the number of channels, a scalar."""
+        return math.prod(self._channels(like)) * self._regular().log().sum().to(like.device)
+
+    def _times(self, x: Tensor, values: Tensor) -> Tensor:
+        self._channels(x)
+        waves, dimension = self.field.waves, len(self.shape)
+        coefficients = values.to(x.device) * waves.analyse(x.to(torch.float64), dimension)
+        return waves.synthesise(coefficients, dimension).to(x)
+
+    def _regular(self) -> Tensor:
+        values = self.field.grid_eigenvalues(self.shape)
+        if float(values.min()) <= torch.finfo(torch.float64).eps * float(values.max()):
+            raise InputError(
+                f"noise covariance: singular on {self.shape} cells with {self.field.mode_shape} modes (eigenvalues "
+                f"{float(values.min()):.1g} to {float(values.max()):.1g}); as many modes as cells, a constant mode and "
+                "a smaller alpha are accepted"
+            )
+        return values
+
+    def _channels(self, x: Tensor) -> tuple[int, ...]:
+        """() or (channels,)."""
+        between = x.ndim - 1 - len(self.shape)
+        if between not in (0, 1) or tuple(x.shape[1 + between :]) != self.shape:
+            grid = ", ".join(map(str, self.shape))
+            raise InputError(f"state: got shape {tuple(x.shape)}, (B, {grid}) or (B, channels, {grid}) is accepted")
+        return tuple(x.shape[1 : 1 + between])

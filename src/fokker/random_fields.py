@@ -1,19 +1,30 @@
-"""Gaussian random fields: covariance kernels on points, and fields given by a spectral basis.
+"""Gaussian random fields given by a basis.
 
-A field with a basis, g(x) = sum_k sqrt(lambda_k) xi_k phi_k(x), is a *function*: the coefficients xi fix it at every
-point and every resolution.
+A field with a basis, g(x) = sum_k sqrt(lambda_k) xi_k phi_k(x) with xi_k ~ N(0, 1), is a *function*: the coefficients
+xi fix it at every point and every resolution. Here are those with a spectral basis on the unit cube; `kernel_fields`
+has those with a kernel on any points, `pde.mesh_fields` those on triangle meshes.
+
+Sources: Lord, Powell, Shardlow 2014, "An introduction to computational stochastic PDEs", chapters 4 and 7; Lindgren,
+Rue, Lindstrom 2011 (the Matern field as the solution of (-Lap + tau^2)^(alpha/2) g = white noise).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.grids import COSINES, FOURIER, SINES, Waves, checked_shape
+
+EDGE = 1e-9  # how far outside its domain a point may lie, relative to the domain
+_ENTRIES = 2**24  # held at a time where a basis is not wanted but its products are
 
 
 def squared_exponential(points: np.ndarray, length: float, variance: float = 1.0) -> np.ndarray:
@@ -28,13 +39,149 @@ def squared_exponential(points: np.ndarray, length: float, variance: float = 1.0
     return variance * np.exp(-distance2 / (2 * length**2))
 
 
-@dataclass(frozen=True)
-class CosineField:
-    """N(0, (-Lap + tau^2)^-alpha) on the unit cube with Neumann boundary, cut at `modes` cosines per axis.
+class Field(ABC):
+    """A Gaussian random field of mean 0 given by `size` coefficients and a basis: all that `Correlated` needs.
 
-    g(x) = amplitude * sum_k (pi^2 |k|^2 + tau^2)^(-alpha/2) xi_k prod_j c_kj cos(pi k_j x_j), with c_0 = 1 and
-    c_k = sqrt(2), xi_k ~ N(0, 1). The covariance is trace class for alpha > dimension / 2.
+    dimension: that of the points it takes.
     """
+
+    dimension: int
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Number of coefficients."""
+
+    @abstractmethod
+    def basis(self, points: Tensor) -> Tensor:
+        """sqrt(lambda_k) phi_k at points (..., P, dimension) -> (..., P, size), in float64."""
+
+    def at(self, coefficients: Tensor, points: Tensor) -> Tensor:
+        """The functions of coefficients (B, size, *channels) at points (P, dimension), or at (B, P, dimension).
+
+        Gives (B, P, *channels) in float64, `basis(points)` times the coefficients; a part of the points at a time, so
+        that memory stays bounded. InputError as for `basis`.
+        """
+        check_size(coefficients, self.size, "(B, {}, *channels)", coefficients.shape[1:2])
+        columns = coefficients.double().flatten(2) if coefficients.ndim > 2 else coefficients.double()[..., None]
+        where = self._checked(points)
+        step = max(1, _ENTRIES // self._entries(columns, where))
+        parts = [self._product(columns, part) for part in where.split(step, dim=-2)]
+        value = torch.cat(parts, 1)
+        return value.reshape(*value.shape[:2], *coefficients.shape[2:])
+
+    def _product(self, columns: Tensor, points: Tensor) -> Tensor:
+        """basis(points) @ columns: (B, size, C) -> (B, P, C)."""
+        return self.basis(points) @ columns
+
+    def _checked(self, points: Tensor) -> Tensor:
+        """The points in float64; InputError where the field is not defined."""
+        return checked_points(points, self.dimension)
+
+    def _entries(self, columns: Tensor, points: Tensor) -> int:
+        """How many numbers `_product` holds for one point."""
+        return self.size * math.prod(points.shape[:-2])
+
+    def variance(self, points: Tensor) -> Tensor:
+        """Var g(x) at points (..., P, dimension) -> (..., P), in float64."""
+        return self.basis(points).square().sum(-1)
+
+
+class SpectralField(Field):
+    """g(x) = sum_k sqrt(lambda_k) xi_k prod_j phi_kj(x_j) on the unit cube, phi_k the `waves` of each axis.
+
+    The coefficients stand in the order of a tensor of shape `mode_shape`, flattened. Points outside [0, 1] (by more
+    than 1e-9) are an InputError, although the formula extends there: what it gives is a mirror image, not a field.
+    A periodic field lives on the torus: every finite point is in its domain.
+    """
+
+    waves: ClassVar[Waves]
+
+    @property
+    @abstractmethod
+    def mode_shape(self) -> tuple[int, ...]:
+        """Number of modes along each axis."""
+
+    @property
+    @abstractmethod
+    def eigenvalues(self) -> Tensor:
+        """lambda_k (size,), float64 on the CPU."""
+
+    @property
+    def size(self) -> int:
+        """Number of coefficients, the product of the modes along all axes."""
+        return math.prod(self.mode_shape)
+
+    @property
+    def mean_variance(self) -> float:
+        """The average of Var g(x) over the cube, sum_k lambda_k."""
+        return float(self.eigenvalues.sum())
+
+    def basis(self, points: Tensor) -> Tensor:
+        """sqrt(lambda_k) phi_k at points (..., P, dimension) -> (..., P, size), in float64.
+
+        InputError for points of another dimension, and for points outside the cube.
+        """
+        where = self._checked(points)
+        value = self.waves.at(where[..., 0], self.mode_shape[0])
+        for j in range(1, self.dimension):
+            value = (value[..., :, None] * self.waves.at(where[..., j], self.mode_shape[j])[..., None, :]).flatten(-2)
+        return value * self._roots.to(points.device)
+
+    def _product(self, columns: Tensor, points: Tensor) -> Tensor:
+        """One axis after the other: the basis, as large as points times coefficients, is never formed."""
+        value = columns * self._roots.to(columns.device)[:, None]
+        value = self.waves.at(points[..., 0], self.mode_shape[0]) @ value.reshape(len(value), self.mode_shape[0], -1)
+        for j in range(1, self.dimension):
+            waves = self.waves.at(points[..., j], self.mode_shape[j])[..., None, :]
+            value = (waves @ value.reshape(*value.shape[:2], self.mode_shape[j], -1))[..., 0, :]
+        return value
+
+    def _entries(self, columns: Tensor, points: Tensor) -> int:
+        return columns.numel() // self.mode_shape[0] + sum(self.mode_shape) * math.prod(points.shape[:-2])
+
+    def on_grid(self, coefficients: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The functions of coefficients (..., size) at the centres of the cells of a grid -> (..., *shape), float64.
+
+        Equal to `basis(Grid(shape).points)` times them to rounding, by a separable transform. The grid may be coarser
+        or finer than the modes.
+        """
+        shape = self._checked_grid(shape)
+        check_size(coefficients, self.size, "(..., {})", coefficients.shape[-1:])
+        values = (coefficients.double() * self._roots.to(coefficients.device)).unflatten(-1, self.mode_shape)
+        for axis in range(-self.dimension, 0):
+            values = self.waves.on_cells(values, axis, shape[axis])
+        return values
+
+    def grid_eigenvalues(self, shape: tuple[int, ...]) -> Tensor:
+        """Eigenvalues (*shape) of the covariance matrix on the cells of a grid, float64.
+
+        Its eigenvectors are the products of the orthonormal discrete waves (DCT-II, DST-II, real DFT), in this order:
+        C x = synthesise(grid_eigenvalues * analyse(x)). Zero where no mode is seen as that wave.
+        """
+        shape = self._checked_grid(shape)
+        values = self.eigenvalues.reshape(self.mode_shape)
+        for axis in range(-self.dimension, 0):
+            values = self.waves.gathered(values, axis, shape[axis], power=2)
+        return values
+
+    @cached_property
+    def _roots(self) -> Tensor:
+        return self.eigenvalues.sqrt()
+
+    def _checked(self, points: Tensor) -> Tensor:
+        return checked_points(points, self.dimension, None if self.waves is FOURIER else (0.0, 1.0))
+
+    def _checked_grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        shape = checked_shape("shape", shape)
+        if len(shape) != self.dimension:
+            raise InputError(f"shape: got {shape}, a field of dimension {self.dimension} takes {self.dimension} axes")
+        return shape
+
+
+@dataclass(frozen=True)
+class _PowerField(SpectralField):
+    """Covariance amplitude^2 (-Lap + tau^2)^-alpha, cut at `modes` waves per axis."""
 
     dimension: int = 1
     modes: int = 32
@@ -47,27 +194,115 @@ class CosineField:
             raise InputError(f"dimension and modes: got {self.dimension}, {self.modes}; both must be at least 1")
         if not self.alpha > self.dimension / 2:
             raise InputError(f"alpha: got {self.alpha}, more than dimension / 2 = {self.dimension / 2} is accepted")
-        if not (self.tau > 0 and self.amplitude > 0):
-            raise InputError(f"tau and amplitude: got {self.tau}, {self.amplitude}; both must be > 0")
+        if not (self.tau > 0 or (self.tau == 0 and not self._has_constant)) or not self.amplitude > 0:
+            least = "tau > 0" if self._has_constant else "tau >= 0"
+            raise InputError(
+                f"tau and amplitude: got {self.tau}, {self.amplitude}; {least} and amplitude > 0 are accepted"
+            )
+
+    @classmethod
+    def matern(
+        cls, dimension: int = 1, modes: int = 32, length: float = 0.2, nu: float = 1.5, std: float = 1.0, **more: bool
+    ) -> Self:
+        """A Matern field: alpha = nu + dimension / 2, tau = sqrt(2 nu) / length, and mean variance std^2 over the cube.
+
+        The boundary changes the variance within about a length of it. `more`: `constant`, where the class has it.
+        """
+        if not (length > 0 and 0 < nu < math.inf and std > 0):
+            raise InputError(f"length, nu and std: got {length}, {nu}, {std}; finite numbers > 0 are accepted")
+        unit = cls(dimension, modes, nu + dimension / 2, math.sqrt(2 * nu) / length, **more)
+        return replace(unit, amplitude=std / math.sqrt(unit.mean_variance))
 
     @property
-    def size(self) -> int:
-        """Number of coefficients, modes^dimension."""
-        return self.modes**self.dimension
+    def mode_shape(self) -> tuple[int, ...]:
+        """`modes` along each axis."""
+        return (self.modes,) * self.dimension
 
-    def basis(self, points: Tensor) -> Tensor:
-        """sqrt(lambda_k) phi_k at points (..., P, dimension) -> (..., P, size), in float64."""
-        if points.shape[-1] != self.dimension:
-            raise InputError(
-                f"points: got last axis {points.shape[-1]}, a field of dimension {self.dimension} takes "
-                f"(..., P, {self.dimension})"
-            )
-        k = torch.arange(self.modes, dtype=torch.float64, device=points.device)
-        factor = torch.where(k == 0, 1.0, torch.full_like(k, math.sqrt(2.0)))  # two numbers would be float32
-        waves = factor * torch.cos(math.pi * k * points.to(torch.float64)[..., None])  # (..., P, d, modes)
-        value = waves[..., 0, :]
-        k2 = k**2
-        for j in range(1, self.dimension):
-            value = (value[..., :, None] * waves[..., j, None, :]).flatten(-2)
-            k2 = (k2[:, None] + k[None] ** 2).flatten()
-        return self.amplitude * (math.pi**2 * k2 + self.tau**2) ** (-self.alpha / 2) * value
+    @cached_property
+    def eigenvalues(self) -> Tensor:
+        """lambda_k = amplitude^2 (|frequency_k|^2 + tau^2)^-alpha (size,), float64 on the CPU."""
+        squares = self.waves.frequencies(self.modes).square()
+        laplace = squares
+        for _ in range(1, self.dimension):
+            laplace = (laplace[:, None] + squares).flatten()
+        values = self.amplitude**2 * (laplace + self.tau**2) ** -self.alpha
+        return values if self._has_constant else torch.where(laplace == 0, 0.0, values)
+
+    @property
+    def _has_constant(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class CosineField(_PowerField):
+    """N(0, amplitude^2 (-Lap + tau^2)^-alpha) on the unit cube with Neumann boundary, cut at `modes` cosines per axis.
+
+    g(x) = amplitude * sum_k (pi^2 |k|^2 + tau^2)^(-alpha/2) xi_k prod_j c_kj cos(pi k_j x_j), with c_0 = 1 and
+    c_k = sqrt(2), xi_k ~ N(0, 1). The covariance is trace class for alpha > dimension / 2. `constant=False` leaves
+    out the constant mode (its coefficient stays, without effect): every g has mean 0 over the cube.
+    """
+
+    constant: bool = True
+    waves: ClassVar[Waves] = COSINES
+
+    @property
+    def _has_constant(self) -> bool:
+        return self.constant
+
+
+@dataclass(frozen=True)
+class SineField(_PowerField):
+    """N(0, amplitude^2 (-Lap + tau^2)^-alpha) on the unit cube, 0 on the boundary, cut at `modes` sines per axis.
+
+    g(x) = amplitude * sum_k (pi^2 |k|^2 + tau^2)^(-alpha/2) xi_k prod_j sqrt(2) sin(pi k_j x_j), k_j = 1 .. modes.
+    tau may be 0: in one dimension with alpha = 1 this is the Brownian bridge.
+    """
+
+    waves: ClassVar[Waves] = SINES
+
+
+@dataclass(frozen=True)
+class PeriodicField(_PowerField):
+    """N(0, amplitude^2 (-Lap + tau^2)^-alpha) on the torus of side 1, cut at `modes` waves per axis.
+
+    Along each axis they are those of a Fourier series, 1, sqrt(2) sin(2 pi x), sqrt(2) cos(2 pi x), sqrt(2) sin(4 pi x)
+    and so on. The field is stationary for an odd number of them; an even number leaves the last sine alone, as a grid
+    of as many cells does. `constant=False` as for `CosineField`.
+    """
+
+    constant: bool = True
+    waves: ClassVar[Waves] = FOURIER
+
+    @property
+    def _has_constant(self) -> bool:
+        return self.constant
+
+
+def check_size(coefficients: Tensor, size: int, accepted: str, found: tuple[int, ...]) -> None:
+    """InputError where the axis `found` of the coefficients is not of the size of the field."""
+    if found != (size,):
+        raise InputError(f"coefficients: got shape {tuple(coefficients.shape)}, {accepted.format(size)} is accepted")
+
+
+def checked_points(points: Tensor, dimension: int, bounds: tuple[float, float] | None = None) -> Tensor:
+    """Points (..., P, dimension) in float64; InputError for another dimension, and naming the first point that is not
+    finite or not within the bounds on every axis."""
+    if points.ndim < 2 or points.shape[-1] != dimension:
+        raise InputError(
+            f"points: got shape {tuple(points.shape)}, a field of dimension {dimension} takes (..., P, {dimension})"
+        )
+    where = points.to(torch.float64)
+    low, high = bounds or (-math.inf, math.inf)
+    inside = (where.isfinite() & (where >= low - EDGE) & (where <= high + EDGE)).all(-1)
+    if not bool(inside.all()):
+        place = f"within [{low:g}, {high:g}] on every axis" if bounds else "with finite coordinates"
+        refuse_point(where, inside, place)
+    return where
+
+
+def refuse_point(points: Tensor, inside: Tensor, accepted: str) -> None:
+    """The InputError for the first point (..., P, d) where `inside` (..., P) is False."""
+    index = tuple(int(i) for i in (~inside).nonzero()[0])
+    shown = ", ".join(f"{v:g}" for v in points[index].tolist())
+    number = index[0] if len(index) == 1 else index
+    raise InputError(f"points: got ({shown}) as point {number}, points {accepted} are accepted")

@@ -14,7 +14,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -106,6 +106,26 @@ class Key:
         """Philox of this seed and part, a generator over it, and its state at counter 0 with nothing buffered."""
         bits = np.random.Philox(key=np.array([self.seed, part_code(self.part)], np.uint64))
         return bits, np.random.Generator(bits), dict(bits.state)
+
+
+class Normals(Protocol):
+    """Where a law of noise takes its numbers from: a `Key`, or for training `Independent`."""
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Independent N(0, 1) numbers (B, *shape) on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Numbers for training, from one torch generator, for `rows` rows."""
+
+    generator: torch.Generator
+    rows: int
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Independent N(0, 1) numbers (rows, *shape), float32."""
+        return torch.randn(self.rows, *shape, generator=self.generator)
 
 
 def stream(seed: int, name: str, index: int = 0) -> np.random.Generator:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from fokker.errors import InputError
 from fokker.losses import WEIGHTINGS, Levels, denoising, weight
-from fokker.networks.denoiser import NetworkScore
-from fokker.rng import torch_generator
+from fokker.networks.denoiser import NetworkDenoiser
+from fokker.rng import Independent, torch_generator
+from fokker.score import Denoiser
 from fokker.states import Cond
 
 SCHEDULES = ("cosine", "constant", "plateau")
@@ -80,7 +81,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: NetworkScore,
+        model: NetworkDenoiser,
         batch: Callable[[int], Batch],
         levels: Levels,
         validation: Batch,
@@ -145,8 +146,7 @@ class Trainer:
     def _loss(self, x_0: Tensor, cond: Cond, generator: torch.Generator) -> Tensor:
         model = self.model
         rho = self.levels(len(x_0), generator)
-        noise = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)
-        per_row = denoising(model, x_0, rho, noise, cond)
+        per_row = denoising(model, x_0, rho, drawn_noise(model, x_0, cond, generator), cond)
         return per_row * weight(self.settings.weighting, rho, model.process, model.data_std).to(per_row)
 
     def _rate(self, index: int) -> float:
@@ -239,8 +239,16 @@ def suitable_threads(network: nn.Module) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def drawn_noise(model: Denoiser, x_0: Tensor, cond: Cond, generator: torch.Generator) -> Tensor:
+    """Noise of the model's law for each row of x_0."""
+    noise = model.process.noise
+    if noise.white:
+        return torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)
+    return noise.sample(x_0, Independent(generator, len(x_0)), cond.get("points"))
+
+
 @torch.no_grad()
-def validation_levels(model: NetworkScore, network: nn.Module, validation: Batch, seed: int) -> dict[str, float]:
+def validation_levels(model: NetworkDenoiser, network: nn.Module, validation: Batch, seed: int) -> dict[str, float]:
     """E |D - x_0|^2 (rho^2 + d^2) / (rho d)^2 of `network` at fixed noise levels, with fixed noise.
 
     The weight is the same for every way of training, so models trained differently can be compared; a Gaussian denoiser
@@ -256,7 +264,6 @@ def validation_levels(model: NetworkScore, network: nn.Module, validation: Batch
             break  # the process ends before
         rho = torch.full((len(x_0),), level * model.data_std, dtype=torch.float64)
         generator = torch_generator(seed, "validation", index)
-        noise = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype).to(x_0.device)
-        per_row = denoising(judged, x_0, rho, noise, prepared)
+        per_row = denoising(judged, x_0, rho, drawn_noise(judged, x_0, prepared, generator), prepared)
         out[f"{level:g}"] = float((per_row * weight("edm", rho, model.process, model.data_std).to(per_row)).mean())
     return out

@@ -31,6 +31,20 @@ def paired(samples: ArrayLike, truth: ArrayLike, least: int) -> tuple[NDArray, N
     return x, y
 
 
+def relative_error(estimate: ArrayLike, truth: ArrayLike) -> NDArray:
+    """|estimate - truth| / |truth| of each case, in the norm of all its entries (the relative L2 error): (M,), float64.
+
+    estimate and truth: (M, *shape). For samples (M, n, *shape) score their mean over n: a single sample of an exact
+    posterior has about sqrt(2) times its error. Raises `InputError` on shapes that disagree, non-finite values and a
+    truth that is zero everywhere.
+    """
+    x, y = paired(np.asarray(estimate)[:, None], truth, least=1)
+    size, gap = (np.linalg.norm(values.reshape(len(y), -1), axis=1) for values in (y, x[:, 0] - y))
+    if not size.all():
+        raise InputError(f"truth: case {int(np.argmin(size))} is zero everywhere; accepted is a field that is not")
+    return gap / size
+
+
 def crps(samples: ArrayLike, truth: ArrayLike) -> NDArray:
     """The fair continuous ranked probability score of each entry.
 

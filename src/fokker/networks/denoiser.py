@@ -18,7 +18,17 @@ from fokker.states import Cond, Moments, as_cond, column
 PRECONDITIONINGS = ("edm", *PARAMETRISATIONS)
 
 
-class NetworkScore(Denoiser):
+class NetworkDenoiser(Denoiser):
+    """A denoiser with a network that can be trained."""
+
+    network: nn.Module
+
+    def entry_weights(self, rho: Tensor, cond: Cond) -> Tensor | None:
+        """What the squared error of each entry counts in the loss, (B, *shape); None where all count alike."""
+        return None
+
+
+class NetworkScore(NetworkDenoiser):
     """D(z; rho) from a network F, in one of these preconditionings.
 
     "edm" (Karras et al. 2022, table 1), in z and rho with mu the mean of the data and d their standard deviation:

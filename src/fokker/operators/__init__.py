@@ -3,6 +3,8 @@
 from fokker.operators.base import Composition, LinearOperator, Matrix, SpectralOperator
 from fokker.operators.blur import Blur
 from fokker.operators.channel import ChannelSensors
+from fokker.operators.evaluation import PointValues
+from fokker.operators.field_solves import DirichletSolve
 from fokker.operators.forward import Composed, ForwardOperator
 from fokker.operators.kernels import gaussian_kernel, motion_kernel, random_motion_kernel
 from fokker.operators.layouts import RandomLayouts
@@ -20,7 +22,7 @@ from fokker.operators.tomography import RadonTransform
 
 __all__ = [
     "Blur", "ChannelSensors", "Clip", "Composed", "Composition", "CompressedSensing", "CosineSensing",
-    "ForwardOperator", "Identity", "Inpainting", "LinearOperator", "Matrix", "PhaseRetrieval", "RadonTransform",
-    "RandomLayouts", "SensorArray", "SpectralOperator", "Subsampling", "SuperResolution", "gaussian_kernel",
-    "motion_kernel", "random_motion_kernel",
+    "DirichletSolve", "ForwardOperator", "Identity", "Inpainting", "LinearOperator", "Matrix", "PhaseRetrieval",
+    "PointValues", "RadonTransform", "RandomLayouts", "SensorArray", "SpectralOperator", "Subsampling",
+    "SuperResolution", "gaussian_kernel", "motion_kernel", "random_motion_kernel",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.grids import cosine_matrix
 from fokker.operators.base import Matrix, SpectralOperator
 from fokker.operators.checks import checked_count, checked_image, checked_shape
 from fokker.rng import stream
@@ -200,14 +201,6 @@ class CompressedSensing(Matrix):
         checked_count("CompressedSensing: count", count, 1)
         rows = stream(seed, "compressed sensing").standard_normal((count, n))
         super().__init__(rows / math.sqrt(count), x_shape)
-
-
-def cosine_matrix(n: int) -> Tensor:
-    """Orthonormal DCT-II (n, n): entry (k, j) is sqrt((2 - [k = 0]) / n) cos(pi k (j + 1/2) / n), float64."""
-    k = np.arange(n)[:, None]
-    waves = np.cos(np.pi * k * (np.arange(n) + 0.5) / n) * math.sqrt(2 / n)
-    waves[0] = 1 / math.sqrt(n)
-    return torch.from_numpy(waves)
 
 
 def _draw(seed: int, name: str, n: int, count: int) -> Tensor:

@@ -129,7 +129,7 @@ class Problem:
         if not bool(torch.isfinite(out[0]).all()):
             raise InputError("forward: gave NaN or infinity at the prior's mean, finite numbers are accepted")
         out, alone = out.detach(), alone.detach()
-        if float((out[0] - alone[0]).abs().max()) > 1e-3 * float(out[0].abs().max()) + 1e-6:
+        if out.numel() and float((out[0] - alone[0]).abs().max()) > 1e-3 * float(out[0].abs().max()) + 1e-6:
             raise InputError(
                 "forward: gave another value for a row when it came alone; rows that depend neither on each other nor "
                 "on chance are accepted"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess, Time
-from fokker.rng import Key, Rows
+from fokker.rng import BLOCK, Key, Rows
 from fokker.samplers.base import Sampler, StepNoise
 from fokker.samplers.gaussian_transition import GaussianTransition
 from fokker.score import ScoreModel
@@ -24,6 +24,7 @@ from fokker.states import Cond, Processes, State, over_parts
 from fokker.time_grid import Grid, Karras, check_times
 
 CHUNK = 4096  # rows at a time: the activations of a small network stay in the processor's cache
+ENTRIES = 2**21  # of the state at a time, but at least a block of rows
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def drive(
     started = time.perf_counter()
     parts, calls = [], 0
     together = getattr(sampler, "population", 1)  # rows that depend on each other
-    chunk = max(1, CHUNK // together) * together
+    chunk = max(1, _chunk(shape) // together) * together
     for low in range(0, count, chunk):
         where = slice(low, low + chunk)
         piece = rows[where]
@@ -212,6 +213,13 @@ def _resized(shape: Any, rows: int) -> Any:
     if isinstance(shape, dict):
         return {name: (rows, *part[1:]) for name, part in shape.items()}
     return (rows, *shape[1:])
+
+
+def _chunk(shape: Any) -> int:
+    """Rows at a time: whole blocks of the noise, as these are drawn whole."""
+    sizes = shape.values() if isinstance(shape, dict) else [shape]
+    blocks = ENTRIES // (BLOCK * max(1, sum(math.prod(size[1:]) for size in sizes)))
+    return min(CHUNK, BLOCK * max(1, blocks))
 
 
 def _rows_of(shape: Any, name: str = "shape") -> int:

@@ -1,0 +1,138 @@
+"""Training of a prior over functions on a grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fokker.errors import InputError
+from fokker.estimated_fields import CosineSpectrum
+from fokker.fields.batches import Batches, OnGrids, OnPoints
+from fokker.fields.observations import PointObservations
+from fokker.fields.prior import FunctionPrior
+from fokker.grids import Grid, dct
+from fokker.losses import LogNormalLevels
+from fokker.networks.build import build
+from fokker.posterior.folder import fit_in_folder
+from fokker.posterior.recipes import Recipe
+from fokker.posterior.training_data import Draws
+from fokker.rng import check_seed, torch_generator
+from fokker.samplers.gaussian_transition import GaussianTransition
+from fokker.time_grid import Karras
+from fokker.training import Trainer, TrainRecord, TrainSettings, suitable_threads
+
+FUNCTIONS = Recipe(
+    name="functions",
+    coordinates="none",
+    preconditioning="edm",
+    levels="lognormal",
+    level_mean=-0.4,
+    level_std=1.4,
+    network={"kind": "fourier_operator"},
+    training=TrainSettings(steps=4000, batch_size=16, copies=1, learning_rate=4e-3, validate_every=200, patience=0),
+    sampler=GaussianTransition(alpha=0.0),
+    grid=Karras(),
+    steps=32,
+)
+AT_POINTS = replace(
+    FUNCTIONS,
+    name="functions at points",
+    network={"kind": "set_transformer"},
+    training=replace(FUNCTIONS.training, batch_size=32, learning_rate=1e-3),
+)
+
+
+def fit_functions(
+    fields: Any,
+    *,
+    observations: PointObservations | None = None,
+    network: nn.Module | dict[str, Any] | None = None,
+    points: int | None = None,
+    recipe: Recipe | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[TrainRecord], None] | None = None,
+) -> FunctionPrior:
+    """Learn the law of functions from fields (N, *grid) at the centres of the cells of the unit interval or square.
+
+    observations: data that the model is trained to be told, so that its posteriors need no approximation; None for a
+    prior, which takes data by the update of `FunctionPosterior`. network: kind and sizes of `networks.build`, or your
+    own module `network(channels (B, c, *grid), level) -> (B, 1, *grid)` with 1 channel, or 4 with observations. points:
+    train on that many values at points drawn anew at every step, some of them context, instead of whole fields, by a
+    network of sets (see `networks.set_transformer`): the model is then one of functions at any points.
+
+    Raises InputError for NaN, infinities, fewer than 10 fields and fields that never vary.
+    """
+    check_seed(seed)
+    recipe = recipe or (AT_POINTS if points else FUNCTIONS)
+    if steps is not None:
+        recipe = replace(recipe, training=replace(recipe.training, steps=steps))
+    data = Draws(fields, seed, recipe.held_out)
+    x = data.x_of(data.shown)
+    grid = Grid(tuple(x.shape[1:]))
+    mean = x.mean(0)
+    field, data_std = _law(x - mean)
+    channels = 1 if observations is None else 4
+    sizes = {**recipe.network, **(network if isinstance(network, dict) else {})}
+    if not isinstance(network, nn.Module):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_generator(seed, "weights").initial_seed())
+            network = build(_sizes(sizes, grid, channels))
+    waves = dct(mean, grid.dimension) / math.sqrt(grid.size)
+    prior = FunctionPrior(network.to(device), field, waves, data_std, grid, recipe, observations)
+    batches: Batches = OnPoints(prior, observations, seed, points) if points else OnGrids(prior, observations, seed)
+    size = recipe.training.batch_size
+    held = batches.held(data.x_of(data.held))
+    levels = LogNormalLevels(prior.rho_range, data_std, recipe.level_mean, recipe.level_std)
+    trainer = Trainer(
+        batches.model,
+        lambda step: batches.at(step, data.x_of(data.rows(step, size))),
+        levels,
+        held,
+        recipe.training,
+        seed,
+    )
+    with suitable_threads(network):
+        return _trained(trainer, prior, data, out, device, progress)
+
+
+def _trained(
+    trainer: Trainer,
+    prior: FunctionPrior,
+    data: Draws,
+    out: str | Path | None,
+    device: str | torch.device,
+    progress: Callable[[TrainRecord], None] | None,
+) -> FunctionPrior:
+    if out is not None:
+        return fit_in_folder(
+            Path(out), trainer, prior, data.fingerprint(), lambda p: FunctionPrior.load(p, device), progress
+        )
+    for record in trainer.run():
+        if progress is not None:
+            progress(record)
+    return prior
+
+
+def _sizes(network: dict[str, Any], grid: Grid, channels: int) -> dict[str, Any]:
+    """The settings of a network, with what the fields decide."""
+    if network["kind"] == "set_transformer":
+        return {**network, "c_in": channels, "c_query": channels, "c_out": 1, "dimension": grid.dimension}
+    own = {"sides": list(grid.shape)} if network["kind"] == "u_shaped_operator" else {"dimension": grid.dimension}
+    return {**network, "c_in": channels, "c_out": 1, **own}
+
+
+def _law(centred: Tensor) -> tuple[CosineSpectrum, float]:
+    """The spectrum of centred fields as a law of mean variance 1, and their standard deviation."""
+    data_std = float(centred.square().mean().sqrt())
+    if not data_std > 0:
+        raise InputError("fields: they never vary, only fields that vary are accepted")
+    return CosineSpectrum.estimate(centred / data_std), data_std

@@ -1,0 +1,120 @@
+"""The posterior of a function given linear data: the Gaussian part in closed form, the rest by the network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fokker.errors import InputError
+from fokker.fields.points import PointScore
+from fokker.fields.prior import FunctionPrior
+from fokker.fields.score import FunctionScore
+from fokker.fields.update import Factor
+from fokker.grids import Grid
+from fokker.likelihoods import Gaussian
+from fokker.operators.base import LinearOperator
+from fokker.operators.evaluation import PointValues
+from fokker.posterior.guided import GuidedPosterior
+from fokker.posterior.samples import PosteriorSamples
+from fokker.random_fields import checked_points
+from fokker.samplers.base import Sampler
+from fokker.samplers.gaussian_transition import GaussianTransition
+
+
+class FunctionPosterior(GuidedPosterior):
+    """p(f given y = H f + noise) from a prior of functions and a known linear operator H, on the prior's points.
+
+    With D the prior's denoiser, c^2 = rho^2 d^2 / (rho^2 + d^2) and C the law of the noise (that of the functions, as a
+    Gaussian), E[f | f_t, y] is taken as
+
+        D_y = D + c^2 C H^T (c^2 H C H^T + R)^-1 (y - H D),
+
+    the exact update of N(D, c^2 C): no gradient is taken. Exact for Gaussian functions. Where the prior was trained
+    with observations, D_y is that of the Gaussian and the network, which sees it with its standard deviation, adds what
+    is left: no approximation but its training. The first draw is one of the Gaussian conditional.
+
+    prior: `FunctionPrior.at(...)`. likelihood: Gaussian, of standard deviation 0 too. No observation at all (a forward
+    operator of no rows) is the prior.
+
+    Raises InputError for an operator that is not linear and for other likelihoods; PiGDM and MomentMatching take those.
+    """
+
+    steps = 32
+    dropped = 0  # entries at the front that only carry the data
+
+    def check(self) -> None:
+        """A linear operator, Gaussian noise, and a prior of functions."""
+        model, operator, likelihood = self.problem.model, self.problem.linear, self.problem.likelihood
+        if not isinstance(model, FunctionScore):
+            raise InputError(f"prior: got {type(model).__name__}, FunctionPrior.at(...) is accepted")
+        if operator is None:
+            raise InputError(
+                "forward: got one that is not known to be linear, a LinearOperator is accepted; PiGDM, MomentMatching "
+                "and DPS take any"
+            )
+        if not isinstance(likelihood, Gaussian):
+            raise InputError(
+                f"likelihood: got {type(likelihood).__name__}, Gaussian is accepted; PiGDM and MomentMatching take it"
+            )
+        rows, root = operator.matrix().to(model.device), _root(likelihood, self.problem.y_shape)
+        factor = Factor.of(model.process.noise, rows.unflatten(1, model.x_shape), root)
+        self._model = model.observing(factor, rows @ model.mean.flatten().double())
+
+    @classmethod
+    def of_values(
+        cls, prior: FunctionPrior, seen: Any, *, likelihood: Gaussian, where: Grid | tuple[int, ...] | Any = None
+    ) -> FunctionPosterior:
+        """p(f given values at the points `seen` (m, dim)), on the grid or at the points `where` (default: of training).
+
+        Points may be anywhere in the domain, several at one place, or none at all, which gives the prior. A network on
+        grids has f continued between the cells by its cosines; one on points carries `seen` along and drops it at the
+        end.
+        """
+        points = checked_points(torch.as_tensor(seen), prior.grid.dimension, (0.0, 1.0))
+        if not prior.on_points:
+            model = prior.at(where)
+            return cls(model, forward=PointValues(model.x_shape, points), likelihood=likelihood)
+        there = prior.at(where)
+        assert isinstance(there, PointScore)
+        model = prior.at(torch.cat([points, there.points]))
+        found = cls(model, forward=First(len(points), model.x_shape), likelihood=likelihood)
+        found.dropped = len(points)
+        return found
+
+    def finished(self, found: PosteriorSamples, n: int, first: int) -> PosteriorSamples:
+        """The samples where they were asked for."""
+        return replace(found, samples=found.samples[..., self.dropped :]) if self.dropped else found
+
+    @property
+    def sampler(self) -> Sampler:
+        """The ODE: the first draw knows y."""
+        return GaussianTransition(alpha=0.0)
+
+    def model(self) -> FunctionScore:
+        """The prior, told the data."""
+        return self._model
+
+
+class First(LinearOperator):
+    """The first m entries of x (P,); m may be 0."""
+
+    def __init__(self, count: int, x_shape: tuple[int, ...]) -> None:
+        super().__init__(x_shape, None)
+        self.y_shape = (count,)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return x[:, : self.y_shape[0]]
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return torch.nn.functional.pad(y, (0, self.x_shape[0] - self.y_shape[0]))
+
+
+def _root(likelihood: Gaussian, shape: tuple[int, ...]) -> Tensor:
+    """The standard deviation, one for each entry of y, or a factor of the covariance."""
+    if likelihood.covariance is not None:
+        return torch.linalg.cholesky(likelihood.covariance)
+    variance: Any = torch.as_tensor(likelihood.variance, dtype=torch.float64)
+    return variance.sqrt() if variance.ndim == 0 else variance.expand(shape).flatten().sqrt()

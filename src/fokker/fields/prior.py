@@ -1,0 +1,187 @@
+"""A prior over functions, learned from fields on a grid: one model for every grid, with or without data.
+
+The law of the noise is the Gaussian of the training fields: its spectrum is the mean square of their cosine
+coefficients, and the mean function is kept as cosines too, so that both are functions and know no grid. What the
+network learns is the rest; see `fields.score`.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fokker.errors import InputError
+from fokker.estimated_fields import CosineSpectrum
+from fokker.fields.observations import PointObservations
+from fokker.fields.points import PointScore
+from fokker.fields.score import FunctionScore
+from fokker.grids import COSINES, Grid
+from fokker.networks.build import build
+from fokker.networks.set_transformer import SetTransformer
+from fokker.noise import OnGrid
+from fokker.posterior.files import FORMAT, loaded_model
+from fokker.posterior.recipes import Recipe
+from fokker.posterior.samples import check_count
+from fokker.processes import VarianceExploding
+from fokker.random_fields import checked_points
+from fokker.samplers.base import Sampler
+from fokker.samplers.loop import SampleResult, sample
+from fokker.score import RHO_RANGE
+from fokker.storage import write_json, write_tensors
+
+
+class Nothing(nn.Module):
+    """A network that adds nothing, on grids and on points."""
+
+    def __init__(self, like: Tensor):
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros_like(like.detach().flatten()[0]))
+
+    def forward(self, values: Tensor, *rest: Tensor | None) -> Tensor:
+        """Zero, of the shape that a network gives."""
+        query = rest[2] if len(rest) > 2 else None
+        return self.zero * (values[:, :1] if query is None else values.new_zeros(len(values), query.shape[1], 1))
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing to save: InputError."""
+        raise InputError("prior: without its network it is not saved, the prior itself is accepted")
+
+
+class FunctionPrior:
+    """See above. `at(grid)` is a score model of the function on a grid, to be sampled or guided like any other.
+
+    field: the law of the noise, of mean variance 1. mean: cosine coefficients (modes, ...) of the mean function.
+    data_std: d, so that the functions are mean + d N(0, C) as a Gaussian. grid: of the training fields.
+    observations: what the network was trained to be told, None for a prior alone.
+    """
+
+    kind: ClassVar[str] = "function_prior"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        field: CosineSpectrum,
+        mean: Tensor,
+        data_std: float,
+        grid: Grid,
+        recipe: Recipe,
+        observations: PointObservations | None = None,
+    ):
+        self.network, self.field, self.mean, self.data_std = network, field, mean, data_std
+        self.grid, self.recipe, self.observations = grid, recipe, observations
+        self.rho_range = RHO_RANGE[0] * data_std, RHO_RANGE[1] * data_std
+        self.on_points = isinstance(network, SetTransformer)  # or on grids
+        self._models: dict[tuple[int, ...], FunctionScore] = {}
+
+    def mean_at(self, points: Tensor) -> Tensor:
+        """The mean function at points (P, dim), float64."""
+        values = self.mean.expand(len(points), *self.mean.shape)
+        for axis in range(self.grid.dimension):  # the first axis of modes goes with each
+            waves = COSINES.at(points[:, axis].double(), values.shape[1])
+            values = torch.einsum("pk,pk...->p...", waves, values)
+        return values
+
+    def at(self, where: Grid | tuple[int, ...] | Tensor | None = None) -> FunctionScore:
+        """The score model of the function at the centres of the cells of a grid (default: that of training).
+
+        where: a grid or its shape; or points (P, dim), for a network of sets. InputError for points outside the unit
+        cube, of another dimension, or for a network that lives on grids.
+        """
+        if isinstance(where, Tensor) or (self.on_points and where is None):
+            return self._at_points(self.grid.points if where is None else where)
+        grid = self.grid if where is None else where if isinstance(where, Grid) else Grid(where)
+        if grid.dimension != self.grid.dimension:
+            raise InputError(f"grid: got {grid.shape}, a grid of {self.grid.dimension} axes is accepted")
+        if self.on_points:
+            return self._at_points(grid.points)
+        if grid.shape not in self._models:
+            process = VarianceExploding(self.rho_range[1], noise=OnGrid(self.field, grid.shape))
+            mean = self.mean
+            for axis in range(-grid.dimension, 0):
+                mean = COSINES.on_cells(mean, axis, grid.shape[axis])
+            prior = self.field.variance(grid.points).reshape(grid.shape)
+            self._models[grid.shape] = FunctionScore(
+                process, self.network, mean, prior, self.data_std, self.rho_range, self.observations is not None
+            )  # fmt: skip
+        return self._models[grid.shape]
+
+    def no_network(self) -> FunctionPrior:
+        """The Gaussian of the training fields alone: what the network is to be better than."""
+        other = copy.copy(self)
+        other.network, other._models = Nothing(next(self.network.parameters())), {}
+        return other
+
+    def _at_points(self, points: Tensor) -> PointScore:
+        if not self.on_points:
+            raise InputError(
+                "where: got points, a grid is accepted: this network lives on grids (PointValues observes)"
+            )
+        points = checked_points(points, self.grid.dimension, (0.0, 1.0))
+        mean, told = self.mean_at(points), self.observations is not None
+        return PointScore(self.network, self.field, points, mean, self.data_std, self.rho_range, told)
+
+    def sample(
+        self,
+        n: int,
+        where: Grid | tuple[int, ...] | Tensor | None = None,
+        seed: int = 0,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+    ) -> SampleResult:
+        """n functions (n, *grid) or (n, P) by `fokker.sample`: a seed means the same functions on any grid and points,
+        as far as the network is the same there.
+        """
+        check_count(n)
+        model = self.at(where)
+        return sample(
+            model,
+            (n, *model.x_shape),
+            sampler=self.recipe.sampler if sampler is None else sampler,
+            steps=self.recipe.steps if steps is None else steps,
+            grid=self.recipe.grid,
+            seed=seed,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """All that `load` needs beside the tensors."""
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "network": self.network.settings(),  # type: ignore[operator]
+            "data_std": self.data_std,
+            "grid": list(self.grid.shape),
+            "recipe": self.recipe.settings(),
+            "observations": None if self.observations is None else self.observations.settings(),
+        }
+
+    def save(self, directory: str | Path) -> None:
+        """Write weights.safetensors and model.json, each whole or not at all."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
+        write_tensors(
+            directory / "weights.safetensors", {**tensors, "spectrum": self.field.spectrum, "mean": self.mean}
+        )
+        write_json(directory / "model.json", self.settings())
+
+    @classmethod
+    def load(cls, directory: str | Path, device: str | torch.device = "cpu") -> FunctionPrior:
+        """What `save` wrote, the network on `device`; InputError names a file that is missing or damaged."""
+        with loaded_model(directory, cls.kind) as (settings, tensors):
+            network, head = build(settings["network"]), "network."
+            network.load_state_dict({k[len(head) :]: v for k, v in tensors.items() if k.startswith(head)})
+            told = settings["observations"]
+            return cls(
+                network.to(device),
+                CosineSpectrum(tensors["spectrum"]),
+                tensors["mean"],
+                settings["data_std"],
+                Grid(tuple(settings["grid"])),
+                Recipe.from_settings(settings["recipe"]),
+                None if told is None else PointObservations(**told),
+            )

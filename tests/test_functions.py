@@ -1,0 +1,275 @@
+"""Priors and posteriors over functions: the Gaussian part is exact, whatever the network adds.
+
+Statistical limits: all z of one test together raise a false alarm with a probability of 1e-4 (`exact.limit`).
+"""
+
+import json
+
+import pytest
+import torch
+
+import fokker
+from exact import limit, moment_z
+from fokker.errors import InputError
+from fokker.fields.points import PointScore
+from fokker.fields.score import FunctionScore
+from fokker.fields.update import Factor, Update, stacked
+from fokker.operators import Matrix
+
+F64 = torch.float64
+FIELD = fokker.CosineField(dimension=1, modes=16, alpha=1.2, tau=3.0)
+SHAPE = (12,)
+NOISE = fokker.OnGrid(FIELD, SHAPE)
+C = NOISE.apply(torch.eye(12, dtype=F64))
+STD = 0.7
+
+
+class Nothing(torch.nn.Module):
+    """A network that adds nothing."""
+
+    def __init__(self, dtype=F64):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, dtype=dtype))
+
+    def forward(self, channels, level):
+        return 0 * channels[:, :1]
+
+
+def model(conditional=False, dtype=F64):
+    process = fokker.VariancePreserving(n=2, noise=NOISE)
+    mean = torch.linspace(-1, 2, 12, dtype=F64)
+    rho = (0.002 * STD, 20 * STD)
+    return FunctionScore(process, Nothing(dtype), mean, C.diagonal().clone(), STD, rho, conditional)
+
+
+def rows_of(count, seed=0):
+    return torch.randn(count, 12, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def posterior_of(z, rho, rows, r, y, mean):
+    """Mean (B, P) and covariance of f given z = f + rho N(0, C) and y = H f + N(0, R), by Bayes' rule with inverses."""
+    inverse = torch.linalg.inv(C)
+    precision = inverse / STD**2 + inverse / rho**2 + rows.T @ torch.linalg.inv(r) @ rows
+    covariance = torch.linalg.inv(precision)
+    right = inverse @ mean / STD**2 + z @ inverse / rho**2 + y @ torch.linalg.inv(r) @ rows
+    return right @ covariance, covariance
+
+
+EACH = torch.tensor([0.1, 0.5, 0.2, 1.0], dtype=F64)
+NOISES = {
+    "one": (0.3, 0.09 * torch.eye(4, dtype=F64)),
+    "each": (EACH, torch.diag(EACH**2)),
+    "full": (
+        torch.linalg.cholesky(torch.eye(4, dtype=F64) + 0.5),
+        torch.eye(4, dtype=F64) + 0.5,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NOISES)
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("rho", [0.01, 0.5, 8.0])
+def test_the_denoiser_of_an_untrained_model_is_the_gaussian_conditional(kind, conditional, rho):
+    root, r = NOISES[kind]
+    rows, made = rows_of(4), model(conditional)
+    generator = torch.Generator().manual_seed(1)
+    z, y = (torch.randn(5, size, generator=generator, dtype=F64) for size in (12, 4))
+    told = made.observing(Factor.of(NOISE, rows, root), rows @ made.mean)
+    cond = told.prepare({"measurement": y})
+    found = told.denoised(z, torch.tensor(rho, dtype=F64), {n: v.expand(5, *v.shape[1:]) for n, v in cond.items()})
+    mean, covariance = posterior_of(z, rho, rows, r, y, made.mean)
+    torch.testing.assert_close(found, mean, rtol=1e-8, atol=1e-8)
+    update = Update.from_cond({n: v.expand(5, *v.shape[1:]) for n, v in cond.items()})
+    c2 = torch.tensor((rho * STD) ** 2 / (rho**2 + STD**2), dtype=F64)
+    torch.testing.assert_close(update.left(C.diagonal(), c2)[0], covariance.diagonal(), rtol=1e-7, atol=1e-12)
+
+
+def test_rows_with_operators_of_their_own_are_as_one_by_one():
+    made, generator = model(True), torch.Generator().manual_seed(2)
+    sets = [(rows_of(count, count), std) for count, std in [(3, 0.2), (5, 0.0), (0, 0.0), (4, 0.5)]]
+    data = [torch.randn(len(rows), generator=generator, dtype=F64) for rows, _ in sets]
+    z, rho = torch.randn(4, 12, generator=generator, dtype=F64), torch.tensor([0.1, 0.5, 1.0, 4.0], dtype=F64)
+    factors = [Factor.of(NOISE, rows, std) for rows, std in sets]
+    together = made.denoised(z, rho, stacked(factors, [y - rows @ made.mean for (rows, _), y in zip(sets, data)]))
+    for index, ((rows, _), y) in enumerate(zip(sets, data)):
+        told = made.observing(factors[index], rows @ made.mean)
+        alone = told.denoised(z[index : index + 1], rho[index], told.prepare({"measurement": y[None]}))
+        torch.testing.assert_close(together[index], alone[0], rtol=1e-9, atol=1e-9)
+    prior = made.denoised(z[2:3], rho[2], {})
+    torch.testing.assert_close(together[2:3], prior, rtol=1e-12, atol=1e-12)
+
+
+def test_data_without_noise_are_met_exactly_and_leave_no_variance():
+    made, rows = model(True), rows_of(4)
+    told = made.observing(Factor.of(NOISE, rows, 0.0), rows @ made.mean)
+    y = torch.tensor([[0.5, -0.2, 1.0, 0.1]], dtype=F64)
+    cond = told.prepare({"measurement": y})
+    d = told.denoised(torch.zeros(1, 12, dtype=F64), torch.tensor(0.3, dtype=F64), cond)
+    torch.testing.assert_close(d @ rows.T, y, rtol=1e-9, atol=1e-9)
+    picked = torch.eye(12, dtype=F64)[[2, 7]]
+    factor = Factor.of(NOISE, picked, 0.0)
+    left = Update.from_cond(factor.cond(y[:, :2])).left(C.diagonal(), torch.tensor(0.1, dtype=F64))
+    assert float(left[0, [2, 7]].max()) < 1e-12 < 1e-3 < float(left[0, 4])
+
+
+def test_two_values_at_one_point_need_noise():
+    twice = torch.eye(12, dtype=F64)[[3, 3]]
+    factor = Factor.of(NOISE, twice, 0.0)
+    factor.data(torch.tensor([[0.5, 0.5]], dtype=F64))
+    with pytest.raises(InputError, match="contradict each other"):
+        factor.data(torch.tensor([[0.5, 0.6]], dtype=F64))
+    Factor.of(NOISE, twice, 0.1).data(torch.tensor([[0.5, 0.6]], dtype=F64))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_samples_are_those_of_the_gaussian_posterior(conditional):
+    """Steps of the ODE leave an error far below chance at 4,000 samples; false-alarm rate 1e-4."""
+    made, rows, r = model(conditional), rows_of(4), 0.09 * torch.eye(4, dtype=F64)
+    posterior = fokker.FunctionPosterior(made, forward=Matrix(rows), likelihood=fokker.Gaussian(0.3))
+    y = torch.tensor([0.5, -0.2, 1.0, 0.1], dtype=F64)
+    found = posterior.sample(y, 4000, steps=64).samples.double()
+    mean, covariance = posterior_of(torch.zeros(1, 12, dtype=F64), 1e8, rows, r, y[None], made.mean)
+    assert moment_z(found, mean[0], covariance).abs().max() < limit(90)
+    prior = C * STD**2
+    assert moment_z(found, mean[0], prior).abs().max() > limit(90)
+
+
+def test_no_observation_is_the_prior():
+    """False-alarm rate 1e-4."""
+    made = model(True)
+    nowhere = fokker.operators.PointValues(SHAPE, torch.zeros(0, 1))
+    posterior = fokker.FunctionPosterior(made, forward=nowhere, likelihood=fokker.Gaussian(0.1))
+    found = posterior.sample(torch.zeros(0), 4000, steps=16).samples.double()
+    assert moment_z(found, made.mean, C * STD**2).abs().max() < limit(90)
+
+
+# --- Points
+
+
+WHERE = torch.rand(9, 1, generator=torch.Generator().manual_seed(5), dtype=F64)
+ELSEWHERE = torch.rand(7, 1, generator=torch.Generator().manual_seed(6), dtype=F64)
+
+
+class NothingAtPoints(Nothing):
+    """The same for sets."""
+
+    def forward(self, values, points, level, query, mask=None, query_features=None):
+        return values.new_zeros(len(values), query.shape[1], 1)
+
+
+def on_points(conditional, points=WHERE):
+    mean = points[:, 0] ** 2
+    return PointScore(NothingAtPoints(), FIELD, points, mean, STD, (0.002 * STD, 20 * STD), conditional)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("rho", [0.05, 0.5, 8.0])
+def test_decoding_elsewhere_is_the_gaussian_process(conditional, rho):
+    """Beside Bayes' rule on all points at once, with values y at three of the context's."""
+    made = on_points(conditional)
+    kernel = lambda a, b: FIELD.basis(a) @ FIELD.basis(b).T  # noqa: E731
+    rows, std = torch.eye(9, dtype=F64)[[0, 4, 8]], 0.2
+    generator = torch.Generator().manual_seed(7)
+    z, y = torch.randn(4, 9, generator=generator, dtype=F64), torch.randn(4, 3, generator=generator, dtype=F64)
+    told = made.observing(Factor.of(made.process.noise, rows, std), rows @ made.mean)
+    cond = {name: v.expand(4, *v.shape[1:]) for name, v in told.prepare({"measurement": y}).items()}
+    level = torch.tensor(rho, dtype=F64)
+    found = told.decoded(z, level, cond, ELSEWHERE, ELSEWHERE[:, 0] ** 2)
+    c, cross = kernel(WHERE, WHERE), kernel(ELSEWHERE, WHERE)
+    data = torch.cat([z - made.mean, y - rows @ made.mean], 1)  # f + rho N(0, C) at the context, f + noise at three
+    seen = torch.cat([torch.eye(9, dtype=F64), rows])
+    law = STD**2 * seen @ c @ seen.T + torch.block_diag(rho**2 * c, std**2 * torch.eye(3, dtype=F64))
+    expected = ELSEWHERE[:, 0] ** 2 + data @ torch.linalg.solve(law, STD**2 * seen @ cross.T)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    here = told.decoded(z, level, cond, WHERE, made.mean)
+    torch.testing.assert_close(here, told.denoised(z, level, cond), rtol=1e-6, atol=1e-6)
+
+
+def test_points_that_coincide_are_one_point():
+    twice = torch.cat([WHERE, WHERE[:2]])
+    model_twice, model_once = on_points(True, twice), on_points(True)
+    z, rho = torch.randn(2, 9, generator=torch.Generator().manual_seed(1), dtype=F64), torch.tensor(0.4, dtype=F64)
+    both = torch.cat([z, z[:, :2]], 1)
+    mean = ELSEWHERE[:, 0] ** 2
+    found, once = (m.decoded(v, rho, {}, ELSEWHERE, mean) for m, v in [(model_twice, both), (model_once, z)])
+    torch.testing.assert_close(found, once, rtol=1e-6, atol=1e-6)
+
+
+# --- Trained
+
+
+def fields(count=60, seed=0):
+    coefficients = torch.randn(count, FIELD.size, generator=torch.Generator().manual_seed(seed), dtype=F64)
+    return FIELD.on_grid(coefficients, (16,)).exp()
+
+
+SMALL = {"kind": "fourier_operator", "width": 8, "depth": 2, "modes": 6}
+TOLD = fokker.PointObservations(2, 5, 0.1, 0.5)
+WAYS = {
+    "prior": {"network": SMALL},
+    "told": {"network": SMALL, "observations": TOLD},
+    "points": {"points": 10},
+    "points_told": {"points": 10, "observations": TOLD},
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return fokker.fit_functions(fields(), steps=30, out=folder, **WAYS[request.param]), folder, WAYS[request.param]
+
+
+def test_training_lowers_the_loss_and_a_file_holds_the_model(trained):
+    prior, folder, way = trained
+    loaded, again = fokker.load(folder), fokker.fit_functions(fields(), steps=30, out=folder, **way)
+    torch.testing.assert_close(loaded.sample(3, seed=2, steps=4).samples, prior.sample(3, seed=2, steps=4).samples)
+    torch.testing.assert_close(again.sample(3, seed=2, steps=4).samples, prior.sample(3, seed=2, steps=4).samples)
+    record = json.loads((folder / "training.json").read_text())
+    assert record["records"][-1]["step"] == 30
+
+
+def test_a_posterior_takes_values_at_points_and_gives_the_prior_without_them(trained):
+    prior, _, _ = trained
+    seen, y = torch.tensor([[0.2], [0.21], [0.7]]), torch.tensor([1.0, 1.1, 0.5])
+    posterior = fokker.FunctionPosterior.of_values(prior, seen, likelihood=fokker.Gaussian(0.05))
+    found = posterior.sample(y, 6, seed=1, steps=6)
+    assert found.samples.shape == (6, 16) and bool(found.samples.isfinite().all())
+    alone = posterior.sample(y, 4, seed=1, steps=6).samples
+    torch.testing.assert_close(found.samples[:4], alone, rtol=1e-4, atol=1e-5)
+    nothing = fokker.FunctionPosterior.of_values(prior, torch.zeros(0, 1), likelihood=fokker.Gaussian(0.05))
+    free = nothing.sample(torch.zeros(0), 6, seed=1, steps=32, sampler=fokker.GaussianTransition()).samples
+    torch.testing.assert_close(free, prior.sample(6, seed=1).samples, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["prior", "points"])
+def test_a_seed_is_one_function_on_every_grid(way):
+    """Noise and Gaussian part are functions: with a network that adds nothing, values at shared points agree."""
+    prior = fokker.fit_functions(fields(), steps=1, **WAYS[way])
+    plain = prior.no_network()
+    coarse, fine = (plain.sample(3, (n,), seed=4, steps=8).samples for n in (16, 48))
+    torch.testing.assert_close(fine[:, 1::3], coarse, rtol=1e-4, atol=1e-4)  # centres of 16 cells are among those of 48
+    values = fokker.operators.PointValues((48,), fokker.Grid((16,)).points)
+    torch.testing.assert_close(values(fine), coarse, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_not_accepted_is_told_in_a_line(trained):
+    prior, _, _ = trained
+    for call, words in [
+        (lambda: prior.at(torch.tensor([[0.5, 0.5]])), "got"),
+        (lambda: prior.at((4, 4)), "got"),
+        (
+            lambda: fokker.FunctionPosterior.of_values(prior, torch.tensor([[1.5]]), likelihood=fokker.Gaussian(0.1)),
+            "1.5",
+        ),
+        (lambda: fokker.fit_functions(fields()[:5]), "at least 10"),
+        (lambda: fokker.fit_functions(torch.ones(20, 8)), "never vary"),
+        (lambda: fokker.fit_functions(fields(), points=40), "points for a step"),
+        (lambda: fokker.PointObservations(3, 2), "fewest"),
+        (lambda: fokker.FunctionPosterior(model(), forward=torch.sin, likelihood=fokker.Gaussian(0.1)), "PiGDM"),
+        (
+            lambda: fokker.FunctionPosterior(model(), forward=Matrix(rows_of(2)), likelihood=fokker.Poisson()),
+            "Gaussian",
+        ),
+    ]:
+        with pytest.raises(InputError, match=words):
+            call()
