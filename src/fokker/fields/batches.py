@@ -120,12 +120,13 @@ class OnPoints:
         chosen = torch.randperm(len(self.points), generator=generator)[: self.count]
         share = float(torch.rand((), generator=generator, dtype=torch.float64))
         context = self.least + int(share * (self.count - self.least + 1))
-        points, values = self.points[chosen], x.flatten(1)[:, chosen]
+        points, values = self.points[chosen], x.flatten(1)[:, chosen].to(self.model.device, self.model.dtype)
         cond = {"points": points[None], "context": torch.tensor([context])}
         if self.observations is not None:
             seen, std = self.observations.draw(context, generator)
             model = self.prior.at(points[:context])
-            factor = Factor.of(model.process.noise, torch.eye(context, dtype=torch.float64)[seen], std)
+            rows = torch.eye(context, dtype=torch.float64, device=values.device)[seen]
             noise = std * torch.randn(len(x), len(seen), generator=generator, dtype=torch.float64)
-            cond |= factor.cond(values[:, seen].double() - model.mean[seen].double() + noise)
-        return values.to(self.model.device, self.model.dtype), cond
+            residual = (values[:, :context].double() - model.mean) @ rows.T + noise.to(values.device)
+            cond |= Factor.of(model.process.noise, rows, std).cond(residual)
+        return values, cond

@@ -64,7 +64,7 @@ class PointScore(FunctionScore):
     ):
         process = VarianceExploding(rho_range[1], noise=Correlated(field, points))
         super().__init__(process, network, mean, field.variance(points), data_std, rho_range, conditional)
-        self.field, self.points = field, points
+        self.field, self.points = field, points.to(self.device)
 
     def _network(self, channels: Tensor, level: Tensor) -> Tensor:
         values, points = channels.mT, self.points.to(channels)[None]
@@ -81,7 +81,8 @@ class PointScore(FunctionScore):
 
     def decoded(self, z: Tensor, rho: Tensor, cond: Cond, query: Tensor, mean: Tensor) -> Tensor:
         """The same at a level, for z (B, P)."""
-        between, d, update = Between.of(self.field, self.points, query), self.data_std, Update.from_cond(cond)
+        query, rho, d, update = query.to(self.device), rho.to(self.device), self.data_std, Update.from_cond(cond)
+        between = Between.of(self.field, self.points, query)
         weights = between.weights.to(z)
         guess, std, channels = self._gaussian(z, rho, update)
         c2 = self._left(rho)
@@ -131,7 +132,8 @@ class AnyPoints(NetworkDenoiser):
         """c^2 / (c^2 + d^2 (C(q, q) - K C(X, q))): an error counts by what f given z leaves open there."""
         model, points = self._at(cond)
         c2 = model._left(rho).reshape(-1, 1)
-        return c2 / (c2 + self.data_std**2 * Between.of(model.field, model.points, points).lost)
+        lost = Between.of(model.field, model.points, points.to(self.device)).lost
+        return c2 / (c2 + self.data_std**2 * lost.to(c2.device))
 
     def _at(self, cond: Cond) -> tuple[PointScore, Tensor]:
         """The model on the context, and all points."""

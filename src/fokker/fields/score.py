@@ -53,13 +53,14 @@ class FunctionScore(NetworkDenoiser):
         conditional: bool,
     ):
         self.process, self.network = process, network
-        self.mean, self.prior, self.data_std, self.rho_range = mean, prior, data_std, rho_range
-        self.conditional = conditional
-        self.x_shape = tuple(mean.shape)
-        self.moments = Moments(mean, data_std * prior.sqrt())
-        self.observed: tuple[Factor, Tensor] | None = None
         parameter = next(network.parameters())
         self.dtype, self.device = parameter.dtype, parameter.device
+        self.mean, self.prior = mean.to(self.device), prior.to(self.device)
+        self.data_std, self.rho_range = data_std, rho_range
+        self.conditional = conditional
+        self.x_shape = tuple(mean.shape)
+        self.moments = Moments(self.mean, data_std * self.prior.sqrt())
+        self.observed: tuple[Factor, Tensor] | None = None
 
     def observing(self, factor: Factor, seen_mean: Tensor) -> FunctionScore:
         """The same model given data of H, seen_mean = H mean (m,); its loop is told y as condition `measurement`."""
