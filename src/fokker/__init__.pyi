@@ -32,6 +32,7 @@ from .posterior.moment_matching import MomentMatching
 from .posterior.pigdm import PiGDM
 from .posterior.prior import Prior
 from .posterior.recipes import Recipe
+from .posterior.refinement import refined
 from .posterior.samples import PosteriorSamples
 from .posterior.smc import TwistedSMC
 from .processes import NoiseProcess, VarianceExploding, VariancePreserving
@@ -70,5 +71,5 @@ __all__ = [
     "SparseMeshField", "SpectralOperator", "StudentT", "SumScore", "TiltedScore", "Transition", "TwistedSMC",
     "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound",
     "White", "classifier_free", "encode", "fit", "fit_functions", "fit_prior", "fit_variance", "guided", "langevin",
-    "load", "log_prob", "operators", "sample", "variational_bound", "wrap_eps",
+    "load", "log_prob", "operators", "refined", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip
