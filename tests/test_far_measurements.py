@@ -1,7 +1,6 @@
 """Measurements so far outside the training data that sampling is not finite: named, and no other suffers from them."""
 
 import json
-import re
 import warnings
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 import xarray
 
 import fokker
+from check_output import said_of_each
 from fokker import cli, file_samples
 from fokker.errors import InputError
 
@@ -114,7 +114,7 @@ def test_check_says_so_and_judges_the_others(folder, tmp_path, capsys):
     words = ["check", str(folder / "model"), "--y", str(tmp_path / "y.npy"), "--simulator", str(folder / "line.py")]
     assert cli.command([*words, "--near", "50", "--quiet", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    usual, lost, far, other = (part.splitlines() for part in re.split(r"measurement \d:\n", said.out)[1:])
+    usual, lost, far, other = (said_of_each(said.out)[k] for k in range(4))
     assert said.err == ""
     for one in (usual, other):
         assert any("does not contradict it (p" in text for text in one) and not any("mean nothing" in t for t in one)

@@ -156,7 +156,7 @@ def test_a_fit_to_some_of_the_entries(store, tmp_path, capsys):
     capsys.readouterr()
     words = ["check", tmp_path / "w", "--y", tmp_path / "y.npy", "--simulator", store.parent / "model.py"]
     assert run(*words) == 2
-    one_line(capsys, "prior returned an array of shape (2, 2); expected (2, 1)")
+    one_line(capsys, "x is depth, width in model.py and width in the fit; a model fitted to all x")
 
 
 def test_the_store_is_the_same_but_for_the_names(store, tmp_path):
