@@ -27,18 +27,18 @@ def posterior():
 
 
 def test_another_prior_gives_its_own_posterior_and_evidence(posterior):
-    """Prior N(0.5, 0.8^2): closed forms of mean, deviation and log p(y); 20,000 draws of ESS near 10,000."""
+    """Prior N(0.5, 0.8^2): closed forms of mean, deviation and log p(y); 5,000 draws of ESS near 2,500."""
     y = torch.tensor([[0.3, -0.4], [1.0, 0.8]])
-    drawn = posterior.sample(y, 20_000)
+    drawn = posterior.sample(y, 5000)
     found = posterior.reweight(drawn, lambda x: normal(x, 0.5, 0.8), lambda x, y: normal(y, x, NOISE))
     precision = 1 / 0.8**2 + 1 / NOISE**2
     mean, std = (0.5 / 0.8**2 + y / NOISE**2) / precision, precision**-0.5
-    assert bool((found.checks["k_hat"] < 0.5).all()) and bool((found.checks["ess"] > 5000).all())
+    assert bool((found.checks["k_hat"] < 0.5).all()) and bool((found.checks["ess"] > 1250).all())
     limit = 5 * std / found.checks["ess"].sqrt()  # five standard errors, 6e-7 each
     assert bool(((found.mean() - mean).abs() < limit[:, None]).all())
     assert bool(((found.std() - std).abs() < limit[:, None]).all())
     evidence = normal(y.double(), 0.5, math.sqrt(0.8**2 + NOISE**2))
-    assert torch.allclose(found.log_evidence, evidence, atol=0.03)
+    assert torch.allclose(found.log_evidence, evidence, atol=0.06)
     assert torch.allclose(found.log_weights.exp().sum(1), torch.ones(2).double())
     one = posterior.reweight(
         posterior.sample(y[0], 2000), lambda x: normal(x, 0.5, 0.8), lambda x, y: normal(y, x, NOISE)
