@@ -273,3 +273,10 @@ def test_what_is_not_accepted_is_told_in_a_line(trained):
     ]:
         with pytest.raises(InputError, match=words):
             call()
+
+
+@pytest.mark.parametrize("kind", ["fourier_operator", "u_shaped_operator", "unet"])
+def test_every_network_of_images_can_be_trained(kind):
+    squares = fields(16 * 20).reshape(20, 16, 16)
+    prior = fokker.fit_functions(squares, network={"kind": kind, "width": 8}, observations=TOLD, steps=2)
+    assert prior.sample(2, steps=2).samples.shape == (2, 16, 16)

@@ -126,7 +126,10 @@ def _sizes(network: dict[str, Any], grid: Grid, channels: int) -> dict[str, Any]
     """The settings of a network, with what the fields decide."""
     if network["kind"] == "set_transformer":
         return {**network, "c_in": channels, "c_query": channels, "c_out": 1, "dimension": grid.dimension}
-    own = {"sides": list(grid.shape)} if network["kind"] == "u_shaped_operator" else {"dimension": grid.dimension}
+    own: dict[str, Any] = {
+        "u_shaped_operator": {"sides": list(grid.shape)},
+        "unet": {},  # of images
+    }.get(network["kind"], {"dimension": grid.dimension})
     return {**network, "c_in": channels, "c_out": 1, **own}
 
 
