@@ -38,7 +38,9 @@ def ratio(values: NDArray, limit: NDArray) -> tuple[float, float]:
 def all_scores(run: RegressionRun, out: Path) -> dict[str, dict[str, NDArray]]:
     """`scores` of every answer, by FAMILY.METHOD."""
     truths = {family: Cases.of(run, family).truth.numpy() for family in run.families}
-    return {key: scores(load(path_of(out, key, "samples"))["samples"], truths[key.split(".")[0]]) for key in run.keys()}
+    return {
+        key: scores(load(path_of(out, key, "samples"))["samples"], truths[key.split(".")[0]]) for key in run.answers()
+    }
 
 
 def measure(run: RegressionRun, out: Path) -> dict[str, float]:

@@ -64,7 +64,7 @@ class RegressionRun:
                 raise InputError(f"{name}: got {value}, an integer of at least {lowest} is accepted")
         check_seed(self.seed)
 
-    def keys(self) -> list[str]:
+    def answers(self) -> list[str]:
         """FAMILY.METHOD of all answers, the exact one of each family last."""
         return [f"{family}.{method}" for family in self.families for method in (*METHODS, EXACT)]
 
@@ -82,7 +82,8 @@ class RegressionRun:
 class Cases:
     """What is told of each function of a family, fixed by the seed.
 
-    points (M, 16), y (M, 16) of which the first count (M,) are told, std (M,) of the noise; truth (M, 128) on the cells.
+    points (M, 16) and y (M, 16), the first count (M,) of which are told, std (M,) of the noise; truth (M, 128) on the
+    cells.
     """
 
     points: Tensor
