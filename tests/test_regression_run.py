@@ -215,7 +215,7 @@ def test_other_settings_in_the_same_folder(plain, capsys):
 def test_the_page_is_whole_in_itself_and_tells_the_numbers(plain):
     text = html.unescape((plain / "report.html").read_text())
     figures = list((plain / "figures").iterdir())
-    assert text.count("data:image/png;base64,") == len(figures) == 5
+    assert text.count("data:image/png;base64,") == len(figures) == 6
     assert not re.search(r'(src|href)="(?!data:)', text) and "http" not in text
     metrics = read_json(plain / "metrics.json")
     for method in METHODS:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from fokker.problems.regression_families import GRID
+from fokker.problems.function_questions import NOISE, WITH_MEAN, distance, end_law
+from fokker.problems.regression_families import FAMILIES, GRID
 from fokker.problems.regression_metrics import COVERED
 from fokker.problems.regression_settings import (
     AMORTIZED,
@@ -138,4 +140,28 @@ def training(data: RegressionData) -> Figure:
         axes.set(title=family, xlabel="training step", ylim=(0, None))
     figure.axes[0].set_ylabel("weighted loss on fields held out")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def starts() -> Figure:
+    """How far samples of a Gaussian process with a mean are off, by the level at which they start."""
+    field, levels = FAMILIES["matern"].fields[0], np.geomspace(1, 1000, 61)  # type: ignore[attr-defined]
+    data = field.eigenvalues
+    mean = torch.zeros_like(data)
+    mean[1] = data.sum().sqrt()  # one slow wave, as strong as the process
+    laws = {
+        "noise with the law of the process": data,
+        "white noise of the same variance": data.sum() / len(data) + 0 * data,
+    }
+    figure = new(10.67, 3.6)
+    for axes, (title, noise) in zip(figure.subplots(1, 2, sharey=True), laws.items()):
+        for start, color in ((NOISE, "#D55E00"), (WITH_MEAN, "#0072B2")):
+            for sde, style in ((False, "-"), (True, "--")):
+                found = [distance(end_law(data, noise, mean, rho, start, sde), data, mean) for rho in levels]
+                axes.loglog(levels, found, style, color=color, label=f"{start}, {'SDE' if sde else 'ODE'}")
+        axes.axhline(0.01, color=GREY, lw=1, ls=":")
+        axes.set(title=title, xlabel="level of the start, sigma / m", xlim=(1, 1000), ylim=(1e-6, 1.5))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    figure.axes[0].set_ylabel("distance of samples to the truth")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
