@@ -160,8 +160,8 @@ def build(
         "noise sigma g alone. For a Gaussian process the error of this is known without any sampling. It falls as m / "
         "sigma by the ODE, and as its square by the SDE, which forgets its start; the mean alone, m mean + sigma g, "
         "brings the ODE to the square as well. The right law of the last state, from which all methods here start, "
-        "leaves none at any level. White noise needs far higher levels: most of its variance is in fine waves, "
-        "and slow ones are left in the open."
+        "leaves none at any level. White noise of the same variance spreads it evenly over all waves, so that the slow "
+        "and strong ones still show through at levels six times as high."
     )
     page.figure(
         paths["starts"],
