@@ -125,7 +125,7 @@ PROBLEMS = {
     "regression-1d": Problem(
         "functions of one variable from scattered noisy points, beside the exact posterior",
         "quick: three families, 100 functions each, in a few minutes; paper: 400 functions, trainings eight times as "
-        "long, in most of an hour.",
+        "long, in about half an hour.",
         _regression,
     ),
 }

@@ -60,7 +60,8 @@ def answers(data: RegressionData, family: str) -> Figure:
         for axes, method in zip(row, SHOWN):
             _answer(axes, data, family, method, case)
             axes.set_title(LABELS[method])
-        row[0].set_ylabel("f(x)")
+        told = int(count[case])
+        row[0].set_ylabel(f"f(x) from {told} point{'s' if told > 1 else ''}")
     for axes in figure.axes[-len(SHOWN) :]:
         axes.set_xlabel("x")
     band = f"{100 * BAND:g} %"
