@@ -71,6 +71,15 @@ def _digits() -> Parts:
     return Parts(DigitsRun, DigitsRun.presets(), digits_run.run, digits_page.write, digits_metrics.summary_lines)
 
 
+def _regression() -> Parts:
+    from fokker.problems import regression_metrics, regression_run
+    from fokker.problems.regression_settings import RegressionRun
+    from fokker.report import regression_page
+
+    presets, lines = RegressionRun.presets(), regression_metrics.summary_lines
+    return Parts(RegressionRun, presets, regression_run.run, regression_page.write, lines)
+
+
 _DENSITY_PRESETS = (
     "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in ten "
     "minutes; paper: the same with its full 90,000 steps, most of an hour."
@@ -112,6 +121,12 @@ PROBLEMS = {
         "quick: 64 images, 39 samples of each, in a few minutes; paper: 200 images, 99 samples, 1,024 particles, in "
         "most of half an hour.",
         _digits,
+    ),
+    "regression-1d": Problem(
+        "functions of one variable from scattered noisy points, beside the exact posterior",
+        "quick: three families, 100 functions each, in a few minutes; paper: 400 functions, trainings eight times as "
+        "long, in about half an hour.",
+        _regression,
     ),
 }
 OUT_HELP = "Folder of the run; a run that was interrupted there continues."

@@ -1,0 +1,130 @@
+"""Running regression: learn the functions with and without data, sample every posterior beside the exact one, measure.
+
+Every stage leaves whole files that say what they were made from, and is skipped where they are there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fokker.fields.fitting import fit_functions
+from fokker.fields.prior import FunctionPrior
+from fokker.posterior.samples import PosteriorSamples
+from fokker.problems.density_metrics import path_of, save
+from fokker.problems.folder import folder_hash, group, held, is_from
+from fokker.problems.parallel import Progress, Task, run_side_by_side
+from fokker.problems.regression_families import FAMILIES
+from fokker.problems.regression_metrics import measure
+from fokker.problems.regression_settings import (
+    AMORTIZED,
+    EXACT,
+    METHODS,
+    NETWORK,
+    OBSERVATIONS,
+    PRIOR,
+    Cases,
+    RegressionRun,
+    build,
+)
+from fokker.rng import stream
+from fokker.storage import atomic_path, file_hash, write_json
+
+PACKAGES = ("fokker", "torch", "numpy", "scipy", "zarr", "xarray", "arviz-base")
+
+
+def run(
+    settings: RegressionRun, out: Path, progress: Progress, report: Callable[[Path], object] | None = None
+) -> dict[str, float]:
+    """Do all that is not done yet in the folder `out` and return the metrics, which are in metrics.json too.
+
+    `report(out)` is called at the end, while the folder is still held. Raises InputError where the folder holds a run
+    with other settings or is in use, OSError where the disk fails.
+    """
+    with held(settings.settings(), PACKAGES, out):
+        group(out / "posterior.zarr")
+        learned = [Task(infer, (settings, f, kind, out)) for kind in (PRIOR, AMORTIZED) for f in settings.families]
+        run_side_by_side([*learned, *(Task(exact, (settings, f, out)) for f in settings.families)], progress)
+        metrics = measure(settings, out)
+        write_json(out / "metrics.json", metrics)
+        if report is not None:
+            report(out)
+        return metrics
+
+
+def infer(run: RegressionRun, family: str, kind: str, out: Path, progress: Progress) -> None:
+    """Train a model in models/FAMILY.KIND, and sample the posteriors of its methods."""
+    name = f"{family}.{kind}"
+    prior = fit_functions(
+        FAMILIES[family].draw(run.fields, run.seed, f"{family}/training").cells,
+        observations=OBSERVATIONS if kind == AMORTIZED else None,
+        network=dict(NETWORK),
+        seed=run.seed,
+        steps=run.training_steps,
+        out=out / "models" / name,
+        progress=lambda record: progress(f"train {name}", record.step, record.steps),
+    )
+    weights = file_hash(out / "models" / name / "weights.safetensors")
+    for method in (method for method, of in METHODS.items() if of == kind):
+        _keep(run, family, method, out, _sampled(run, family, method, prior), progress, weights)
+
+
+Draw = Callable[[Cases, int], tuple[torch.Tensor, torch.Tensor, float]]  # a case: samples (n, 128), mean (128,), ESS
+
+
+def _sampled(run: RegressionRun, family: str, method: str, prior: FunctionPrior) -> Draw:
+    seeds = stream(run.seed, f"regression/{family}/{method}").integers(2**63, size=run.cases)
+
+    def draw(cases: Cases, case: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+        points, y, std = cases.told(case)
+        found = build(method, prior, points, std).sample(y, run.draws, int(seeds[case]), steps=run.steps)
+        return found.samples, found.mean(), math.inf
+
+    return draw
+
+
+def exact(run: RegressionRun, family: str, out: Path, progress: Progress) -> None:
+    """The exact posterior of every case."""
+
+    def draw(cases: Cases, case: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+        found = FAMILIES[family].posterior(*cases.told(case), run.draws, run.seed, case)
+        return found.samples, found.mean, found.ess
+
+    _keep(run, family, EXACT, out, draw, progress)
+
+
+def _keep(
+    run: RegressionRun, family: str, method: str, out: Path, draw: Draw, progress: Progress, weights: str = ""
+) -> None:
+    """Draw unless that is done: results/FAMILY.METHOD-samples and a group of posterior.zarr.
+
+    The file holds samples (M, n, 128), mean (M, 128), ess (M,), infinite where nothing is weighted, and seconds.
+    """
+    key = f"{family}.{method}"
+    path, kept = path_of(out, key, "samples"), out / "posterior.zarr" / key
+    origin = {"method": key, "settings": json.dumps(run.settings()), "weights": weights}
+    if is_from(path, {**origin, "kept": folder_hash(kept)}):
+        return
+    cases, started, found = Cases.of(run, family), time.perf_counter(), []
+    for case in range(run.cases):
+        progress(f"sample {key}", case, run.cases)
+        found.append(draw(cases, case))
+    seconds = time.perf_counter() - started
+    samples, mean = (torch.stack(list(part)).float() for part in zip(*((s, m) for s, m, _ in found)))
+    told = PosteriorSamples(samples, cases.shown, True, 0, 0.0, {"method": method})
+    with atomic_path(kept) as temporary:
+        told.to_arviz().to_zarr(temporary, consolidated=False)
+    arrays = {
+        "samples": samples.numpy(),
+        "mean": mean.numpy(),
+        "ess": np.array([ess for *_, ess in found]),
+        "seconds": np.array(seconds),
+    }
+    save(path, arrays, {**origin, "kept": folder_hash(kept)})
+    progress(f"sample {key}", run.cases, run.cases)
