@@ -135,7 +135,7 @@ def collect(cache: Path) -> None:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
-        ess = "" if one["ess"] is None else f"{100 * one['ess']:.0f} %" + (" (low)" if one["ess"] < LEAST_ESS else "")
+        ess = "" if one["ess"] is None else f"{100 * one['ess']:.1f} %" + (" (low)" if one["ess"] < LEAST_ESS else "")
         text.append(
             f"| {one['method']} | {one['case']} | {one['steps']} | {'yes' if one['settled'] else 'no'} | "
             f"{one['apart']:.1f} | {one['allowed']:.1f} | {'yes' if one['apart'] <= one['allowed'] else 'no'} | "

@@ -30,13 +30,14 @@ PARTICLES = 4096
 def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     """The guided posterior for this problem; its `why` says in a sentence why it was chosen.
 
-    In this order, each found best by the guidance battery (docs/guidance.md) for its kind of problem:
+    In this order, each within 15 % of the nearest to exact that the guidance battery (docs/guidance.md) found for its
+    kind of problem at that cost or less:
     - a prior that is a mixture (or a Gaussian), a linear operator, Gaussian noise: `KnownLikelihood`, exact;
     - up to 8 unknowns: `TwistedSMC` (4,096 particles), its guide PiGDM (DPS for one's own density of more than
-      64 data): exact as particles and steps grow, and `checks["least_ess"]` tells whether they were enough;
-    - more, with noise of any law but such a density: `MomentMatching` for up to 64 data where the prior is almost
-      Gaussian, as its denoiser tells (see `bend`), for which it is exact; else `PiGDM`, which is nearer for mixtures
-      and costs a tenth;
+      64 data): exact as particles and steps grow, and `checks["least_ess"]` tells whether they were enough. Not where
+      moment matching is exact: an almost Gaussian prior, a linear operator, Gaussian noise;
+    - there, and beyond with noise of any law but such a density: `MomentMatching` for up to 64 data where the prior is
+      almost Gaussian, as its denoiser tells (see `bend`); else `PiGDM`, which is nearer for mixtures and costs a tenth;
     - more, with such a density: `DAPS`, which needs no covariance and does not diverge where DPS does.
 
     The arguments are those of every method; raises InputError where they do not fit.
@@ -49,9 +50,10 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     found: GuidedPosterior
     if gaussian and isinstance(problem.model, MixtureScore) and problem.linear is not None:
         found, why = KnownLikelihood(prior, **given), "p(y given x_t) is known for this prior: exact but for the steps"
-    elif size <= FEW:
+        return _because(found, why)
+    if size <= FEW and not (gaussian and problem.linear is not None and data <= DENSE and bend(problem) < STRAIGHT):
         found = TwistedSMC(prior, particles=PARTICLES, **given)
-        why = f"{size} unknowns: weighted particles, exact as their number and the steps grow"
+        why = f"{size} unknowns: particles led by {type(found.guided).__name__}, exact as they and the steps grow"
     elif with_covariance and data <= DENSE and (bent := bend(problem)) < STRAIGHT:
         found = MomentMatching(prior, **given)
         why = f"{size} unknowns, and a denoiser that bends by {100 * bent:.0f} %: for Gaussian priors it is exact"
@@ -61,6 +63,10 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     else:
         found = DAPS(prior, **given)
         why = f"{size} unknowns, and noise without a covariance: Langevin moves take any likelihood"
+    return _because(found, why)
+
+
+def _because(found: GuidedPosterior, why: str) -> GuidedPosterior:
     found.why = f"{type(found).__name__}: {why}"
     return found
 
