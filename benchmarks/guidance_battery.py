@@ -29,8 +29,8 @@ RESULT = Path(__file__).parent / "results" / "guidance_battery.json"
 PAGE, PICTURE = ROOT / "docs" / "guidance.md", ROOT / "docs" / "guidance.png"
 SELECTION = (
     "How counts are approximated by a Gaussian (its variance from the predicted rate, at least a quarter of a count) "
-    "was chosen on the three cases of counts. What `fokker.guided` takes was chosen by this table: for every kind within "
-    "15 % of the nearest method of that cost or less, which a test holds."
+    "was chosen on the three cases of counts. What `fokker.guided` takes was chosen by this table: for every kind "
+    "within 15 % of the nearest method of that cost or less, which a test holds."
 )
 
 
