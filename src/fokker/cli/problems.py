@@ -71,6 +71,19 @@ def _digits() -> Parts:
     return Parts(DigitsRun, DigitsRun.presets(), digits_run.run, digits_page.write, digits_metrics.summary_lines)
 
 
+def _fields(family: str) -> Parts:
+    from fokker.problems import field_metrics, field_run
+    from fokker.problems.field_settings import RUNS
+    from fokker.report import field_page
+
+    kind = RUNS[family]
+    return Parts(kind, kind.presets(), field_run.run, partial(field_page.write, kind), field_metrics.summary_lines)
+
+
+_FIELD_PRESETS = (
+    "quick: 20 cases on 32 x 32, with weights of the package, in two minutes; paper: 100 cases on the finest grid that "
+    "weights come for, in half an hour."
+)
 _DENSITY_PRESETS = (
     "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in ten "
     "minutes; paper: the same with its full 90,000 steps, most of an hour."

@@ -53,7 +53,7 @@ def scores(problem: FieldProblem, samples: NDArray, truth: NDArray, cells: NDArr
     error of the mean of the samples and sample_error, the mean error of one, relative in L2; crps, fair, the mean over
     all cells; coverage (3,) of central intervals by ranks, ties broken at random (in expectation), and `covered`, on
     how many cells; for two values also wrong, the share of cells where most samples have the other value. Coverage of
-    these takes the nearer value of each sample, since ranks among others would only tell how far from 3 and 12 they are.
+    these takes the nearer value of each sample: ranks among others would only tell how far from 3 and 12 they are.
     """
     x = samples.astype(np.float64)
     out = {

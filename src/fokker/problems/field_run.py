@@ -9,14 +9,15 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fokker.diagnostics.scores import relative_error
 from fokker.fields.fitting import fit_functions
 from fokker.fields.posterior import FunctionPosterior
 from fokker.fields.prior import FunctionPrior
@@ -110,7 +111,7 @@ def infer(run: FieldRun, blocks: list[tuple[str, float, int]], worker: int, out:
         found, drawn = methods[part].block(first)
         if not first:
             with atomic_path(kept) as temporary:
-                drawn.to_arviz().to_zarr(temporary, consolidated=False)
+                _joined(drawn).to_arviz().to_zarr(temporary, consolidated=False)
             origin["kept"] = folder_hash(kept)
         save(path, found, origin)
     progress(f"infer, {worker + 1} of {WORKERS}", done, len(blocks))
@@ -127,37 +128,37 @@ class Methods:
         self.models = {NETWORK: prior.at(grid), NO_NETWORK: prior.no_network().at(grid)}
         self.covariance = NoNetwork(problem, run.fields, run.seed)
 
-    def block(self, first: int) -> tuple[dict[str, NDArray], PosteriorSamples]:
-        """Scores of the cases from `first` on, and the samples of those that are shown."""
-        rows: dict[str, list[NDArray]] = {}
-        kept: list[PosteriorSamples] = []
-
-        def add(name: str, value: Any) -> None:
-            rows.setdefault(name, []).append(np.asarray(value))
-
+    def block(self, first: int) -> tuple[dict[str, NDArray], list[PosteriorSamples]]:
+        """Scores of the cases from `first` on, and the network's samples of those that are shown."""
+        found, shown = [], []
         for case in range(first, min(first + BLOCK, self.run.cases)):
-            points, truth = self.cases.points[case], self.cases.truth[case].numpy()
-            limit = ExactPosterior(self.problem, points, self.cases.y[case], case).mean()
-            add("limit", np.linalg.norm(limit.numpy() - truth) / np.linalg.norm(truth))
-            cells = compared(self.problem, points, limit)
+            scored, drawn = self.case(case)
+            found.append(scored)
             if case < SHOWN:
-                for name, value in (("truth", truth), ("limit", limit), ("points", points)):
-                    add(f"shown.{name}", value)
-            for method in METHODS:
-                started = time.perf_counter()
-                drawn = self.draw(method, case)
-                seconds = time.perf_counter() - started
-                samples = drawn.samples.numpy()
-                found = scores(self.problem, samples, truth, cells)
-                for name, value in (found | {"seconds": np.array(seconds)}).items():
-                    add(f"{method}.{name}", value)
-                if case < SHOWN:
-                    add(f"shown.{method}.mean", samples.mean(0))
-                    add(f"shown.{method}.std", samples.std(0, ddof=1))
-                    add(f"shown.{method}.samples", samples[:DRAWS])
-                if case < SHOWN and method == NETWORK:
-                    kept.append(drawn)
-        return {name: np.stack(values) for name, values in rows.items()}, self._joined(kept)
+                shown.append(drawn[NETWORK])
+        names = {name: None for scored in found for name in scored}  # those that are shown are in the first only
+        return {name: np.stack([scored[name] for scored in found if name in scored]) for name in names}, shown
+
+    def case(self, case: int) -> tuple[dict[str, NDArray], dict[str, PosteriorSamples]]:
+        """Scores and samples of a case by every method."""
+        points, truth = self.cases.points[case], self.cases.truth[case].numpy()
+        limit = ExactPosterior(self.problem, points, self.cases.y[case], case).mean()
+        cells = compared(self.problem, points, limit)
+        found: dict[str, NDArray] = {"limit": relative_error(limit.numpy()[None], truth[None])[0]}
+        if case < SHOWN:
+            found |= {"shown.truth": truth, "shown.limit": limit.numpy(), "shown.points": points.numpy()}
+        drawn = {}
+        for method in METHODS:
+            started = time.perf_counter()
+            drawn[method] = self.draw(method, case)
+            seconds = time.perf_counter() - started
+            samples = drawn[method].samples.numpy()
+            own = scores(self.problem, samples, truth, cells) | {"seconds": np.array(seconds)}
+            if case < SHOWN:
+                own |= {"mean": samples.mean(0), "std": samples.std(0, ddof=1), "samples": samples[:DRAWS]}
+            head = {name: f"shown.{method}.{name}" for name in ("mean", "std", "samples")}
+            found |= {head.get(name, f"{method}.{name}"): value for name, value in own.items()}
+        return found, drawn
 
     def draw(self, method: str, case: int) -> PosteriorSamples:
         """Samples (draws, n, n) of the wanted field of a case."""
@@ -174,31 +175,32 @@ class Methods:
         drawn = posterior.sample(y, run.draws, self._seed(method), steps=run.steps, first=case)
         if self.problem.task == "forward":
             assert self.problem.solve is not None
-            drawn.samples = self.problem.solve(drawn.samples.double()).float()
+            return replace(drawn, samples=self.problem.solve(drawn.samples.double()))
         return drawn
 
     def noise(self, y: Tensor) -> Tensor | float:
         """Standard deviation of the noise. That of the warp is a factor e^(noise xi) of x: to first order noise y."""
-        return self.problem.noise * y if self.problem.family == "warp" and self.problem.noise else self.problem.noise_std
+        return (
+            self.problem.noise * y if self.problem.family == "warp" and self.problem.noise else self.problem.noise_std
+        )
 
     def _plain(self, samples: Tensor, y: Tensor) -> PosteriorSamples:
         return PosteriorSamples(samples, y, False, 0, 0.0, {})
-
-    def _joined(self, kept: list[PosteriorSamples]) -> PosteriorSamples:
-        """Samples of several cases as one; there are none in later blocks."""
-        if not kept:
-            return self._plain(torch.zeros(1, 1), torch.zeros(1))
-        samples, y = torch.stack([one.samples for one in kept]), torch.stack([one.y for one in kept])
-        return PosteriorSamples(samples, y, True, kept[0].nfe, 0.0, kept[0].settings)
 
     def _seed(self, method: str) -> int:
         name = f"fields/{self.problem.family}/{part_name(self.problem.task, self.problem.noise)}/{method}"
         return int(stream(self.run.seed, name).integers(2**62))
 
 
+def _joined(parts: list[PosteriorSamples]) -> PosteriorSamples:
+    """Samples of several cases as one."""
+    samples, y = torch.stack([one.samples for one in parts]), torch.stack([one.y for one in parts])
+    return PosteriorSamples(samples, y, True, parts[0].nfe, sum(one.seconds for one in parts), parts[0].settings)
+
+
 def _note_memory(out: Path, stage: str) -> None:
-    """Highest resident memory of this process in MiB, in memory-STAGE.json: no result, and it may be lost."""
+    """Highest resident memory of this process in MiB, in results/memory-STAGE.json: no result, and it may be lost."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    path = out / f"memory-{stage.replace(' ', '-')}.json"
+    path = out / "results" / f"memory-{stage.replace(' ', '-')}.json"
     before = read_json(path)["mib"] if path.exists() else 0.0
     write_json(path, {"mib": max(peak, before)})

@@ -1,79 +1,127 @@
-"""What a run of a field problem is asked to do, and which tasks and methods that makes."""
+"""What a run of fields seen at a few points is asked to do, and what it trains."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from fokker.errors import InputError
+from fokker.fields.fitting import FUNCTIONS
 from fokker.fields.observations import PointObservations
-from fokker.problems.field_data import FAMILIES, LARGEST, FieldProblem
+from fokker.posterior.recipes import Recipe
+from fokker.problems.field_data import FAMILIES, SHIFT, FieldProblem
 from fokker.problems.folder import plain
 from fokker.rng import check_seed
 
-NETWORK, NO_NETWORK, EXACT = "network", "no_network", "exact"
-METHODS = (NETWORK, NO_NETWORK, EXACT)
-LABELS = {NETWORK: "network", NO_NETWORK: "no network", EXACT: "exact samples"}
-BLOCK = 10  # cases that are done, and kept, at a time
+NETWORK, EXACT = "network", "exact"
+NO_NETWORK = "no_network"  # the Gaussian with the spectrum that the model has estimated
+COVARIANCE = "sample_covariance"  # the Gaussian with the sample covariance of the training fields
+METHODS = (NETWORK, NO_NETWORK, COVARIANCE, EXACT)
+LABELS = {
+    NETWORK: "network", NO_NETWORK: "Gaussian, no network", COVARIANCE: "Gaussian, sample covariance",
+    EXACT: "exact samples",
+}  # fmt: skip
+SHIPPED = Path(__file__).parent / "weights"
+NOISE_RANGE = (5e-4, 5e-2)  # of the noise that the model of the warp is told, in standard deviations of the fields
+MOST_ENTRIES = 2**26  # of the training fields: 512 MiB
 
 
 @dataclass(frozen=True)
 class FieldRun:
-    """Everything that a run is asked to do; `config.json` holds it whole."""
+    """Everything that a run is asked to do; `config.json` holds it whole. `RUNS` has one kind for each family."""
 
     family: ClassVar[str]
-    noises: ClassVar[tuple[float, ...]] = (0.0, 0.01)
+    levels: ClassVar[tuple[float, ...]] = (0.0, 0.01)  # of the noise
 
     n: int = 32
-    """Cells per axis of the fields, 8 to 128; 3 % of them are observed."""
+    """Cells of an axis of the grid: 32, 64 and 128 have 31, 123 and 500 observed points, others 3 %."""
     cases: int = 20
-    """Test cases of each task, the same for all methods."""
+    """Fields that are inferred, each from points of its own."""
     draws: int = 64
-    """Samples for each case."""
+    """Samples of each posterior."""
     steps: int = 16
     """Levels of the sampler."""
     fields: int = 20_000
-    """Fields that the network is trained on."""
-    training_steps: int = 1_500
-    """Length of the training."""
+    """Training fields, also those of the Gaussian with a sample covariance."""
+    train: int = 0
+    """Train anew, for so many steps; 0: the weights that come with the package."""
     seed: int = 0
-    """Fixes every number of the run but the seconds."""
+    """Fixes every number of the run."""
 
     def __post_init__(self) -> None:
-        if not 8 <= self.n <= LARGEST:
-            raise InputError(f"n: got {self.n}, 8 to {LARGEST} cells per axis are accepted")
-        least = {"cases": 2, "draws": 9, "steps": 2, "fields": 100, "training_steps": 1}
+        least = {"n": 8, "cases": 2, "draws": 9, "steps": 2, "fields": 20, "train": 0}
         for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise InputError(f"{name}: got {getattr(self, name)}, an integer of at least {lowest} is accepted")
+            value = getattr(self, name)
+            if value < lowest:
+                raise InputError(f"{name}: got {value}, an integer of at least {lowest} is accepted")
         check_seed(self.seed)
+        count = self.problem(*self.parts()[0]).count
+        most = MOST_ENTRIES // self.n**2
+        if not 2 * count < self.fields <= most:
+            raise InputError(
+                f"fields: got {self.fields} of {self.n} x {self.n} cells with {count} points, more than {2 * count} "
+                f"and at most {most} are accepted"
+            )
+        if not self.train and not (self.shipped / "weights.safetensors").is_file():
+            known = sorted(int(path.name.rsplit("-", 1)[1]) for path in SHIPPED.glob(f"{_law(self.family)}-*"))
+            raise InputError(
+                f"n: got {self.n}, for which no weights come with the package; "
+                f"{' or '.join([*map(str, known), '--train STEPS'])} is accepted"
+            )
+
+    def parts(self) -> list[tuple[str, float]]:
+        """Tasks and noise levels."""
+        return [(task, noise) for task in FAMILIES[self.family] for noise in self.levels]
+
+    def problem(self, task: str, noise: float) -> FieldProblem:
+        """The data of a part."""
+        return FieldProblem(self.family, task, self.n, noise)
 
     @property
-    def problem(self) -> str:
-        """Its name for `fokker run`."""
-        return f"{self.family}-field"
+    def shipped(self) -> Path:
+        """Where the package keeps weights for this grid."""
+        return SHIPPED / f"{_law(self.family)}-{self.n}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the model is trained."""
+        recipe = RECIPES[_law(self.family)]
+        return replace(recipe, training=replace(recipe.training, steps=self.train))
+
+    def observations(self, std: float) -> PointObservations | None:
+        """Data that the model is trained to be told, for fields of this standard deviation; None: an ordinary prior.
+
+        The law of g is Gaussian, so that a prior is enough for the equations, whatever is seen of it.
+        """
+        if self.family in SHIFT:
+            return None
+        problem = self.problem("direct", self.levels[-1])
+        low, high = (problem.noise_std,) * 2 if self.family == "threshold" else (std * r for r in NOISE_RANGE)
+        return PointObservations(problem.count, problem.count, low, high, none=0.0)
 
     def settings(self) -> dict[str, Any]:
         """All options as JSON."""
-        return {"problem": self.problem, **{k: plain(v) for k, v in asdict(self).items()}}
-
-    def tasks(self) -> list[FieldTask]:
-        """Every task of the family at every noise."""
-        return [FieldTask(self, task, noise) for task in FAMILIES[self.family] for noise in self.noises]
-
-    @property
-    def observations(self) -> PointObservations | None:
-        """What the network is trained to be told: nothing for the equations, whose data are of many kinds."""
-        if self.family in ("poisson", "helmholtz"):
-            return None
-        (task,) = self.tasks()
-        noise = task.data.noise_std
-        return PointObservations(task.data.count, task.data.count, noise, noise)
+        return {"problem": f"{self.family}-field", **{k: plain(v) for k, v in asdict(self).items()}}
 
     @classmethod
     def presets(cls) -> dict[str, FieldRun]:
         """quick and paper."""
-        return {"quick": cls(), "paper": cls(n=64, cases=100, fields=10_000, training_steps=3_000)}
+        finest = {"n": 64, "fields": 10_000} if (SHIPPED / f"{_law(cls.family)}-64").is_dir() else {}
+        return {"quick": cls(), "paper": cls(cases=100, **finest)}
+
+
+def _law(family: str) -> str:
+    """What a model is of: the equations share their Gaussian field."""
+    return "gaussian" if family in SHIFT else family
+
+
+RECIPES: dict[str, Recipe] = {
+    # there is nothing to learn beyond the spectrum, so the network is small
+    "gaussian": replace(FUNCTIONS, network={**FUNCTIONS.network, "width": 12, "modes": 8, "depth": 3}),
+    "warp": FUNCTIONS,
+    "threshold": FUNCTIONS,
+}
 
 
 class PoissonField(FieldRun):
@@ -88,62 +136,19 @@ class HelmholtzField(FieldRun):
     family = "helmholtz"
 
 
-@dataclass(frozen=True)
 class WarpField(FieldRun):
-    """exp(g / s), without noise: its multiplicative noise is no Gaussian, which is what the network is told."""
+    """A log-normal field."""
 
-    family: ClassVar[str] = "warp"
-    noises: ClassVar[tuple[float, ...]] = (0.0,)
-
-    steps: int = 32
-    """Levels of the sampler."""
+    family = "warp"
 
 
-@dataclass(frozen=True)
 class ThresholdField(FieldRun):
-    """12 where g > 0, else 3."""
+    """A field of two values."""
 
-    family: ClassVar[str] = "threshold"
-    noises: ClassVar[tuple[float, ...]] = (0.05,)
-
-    steps: int = 32
-    """Levels of the sampler."""
-
-    @classmethod
-    def presets(cls) -> dict[str, FieldRun]:
-        """quick and paper, both on the grid of the target."""
-        return {"quick": cls(), "paper": cls(cases=100, training_steps=8_000)}
+    family = "threshold"
+    levels = (0.05,)
 
 
 RUNS: dict[str, type[FieldRun]] = {
     kind.family: kind for kind in (PoissonField, HelmholtzField, WarpField, ThresholdField)
 }
-
-
-@dataclass(frozen=True)
-class FieldTask:
-    """One task of a run at one noise."""
-
-    run: FieldRun
-    task: str
-    noise: float
-
-    @property
-    def data(self) -> FieldProblem:
-        """Its fields, cases and operators."""
-        return FieldProblem(self.run.family, self.task, self.run.n, self.noise)
-
-    @property
-    def key(self) -> str:
-        """TASK.noise=S in names of files and metrics."""
-        return f"{self.task}.noise={self.noise:g}"
-
-    @property
-    def title(self) -> str:
-        """In words."""
-        noise = f"{100 * self.noise:g} % noise" if self.noise else "no noise"
-        return f"{self.run.family}, {self.task}, {noise}"
-
-    def blocks(self) -> list[range]:
-        """Numbers of its cases, some at a time."""
-        return [range(low, min(low + BLOCK, self.run.cases)) for low in range(0, self.run.cases, BLOCK)]
