@@ -119,7 +119,7 @@ def _law(family: str) -> str:
 RECIPES: dict[str, Recipe] = {
     # there is nothing to learn beyond the spectrum, so the network is small
     "gaussian": replace(FUNCTIONS, network={**FUNCTIONS.network, "width": 12, "modes": 8, "depth": 3}),
-    "warp": FUNCTIONS,
+    "warp": replace(FUNCTIONS, training=replace(FUNCTIONS.training, relative=0.1)),
     "threshold": FUNCTIONS,
 }
 

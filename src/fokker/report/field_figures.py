@@ -58,7 +58,7 @@ def answers(data: FieldData, task: str, noise: float) -> Figure:
     """Three cases: truth with the points, exact mean, mean of the network's samples, their deviation, two samples."""
     found, run = data.shown[part_name(task, noise)], data.run
     rows = len(found["truth"])
-    figure = new(11, 1.72 * rows + 0.75)
+    figure = new(11, 1.55 * rows + 0.5)
     titles = ["truth", "exact mean", "mean of samples", "standard deviation", "sample 1", "sample 2"]
     grid = figure.subplots(rows, len(titles), squeeze=False)
     for row, panels in enumerate(grid):
@@ -78,6 +78,10 @@ def answers(data: FieldData, task: str, noise: float) -> Figure:
     for axes, title in zip(grid[0], titles):
         axes.set_title(title)
     return figure
+
+
+def _told(task: str, noise: float) -> str:
+    return f"{task}, noise {100 * noise:g} %" if noise else f"{task}, no noise"
 
 
 def _style(family: str, truth: NDArray) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def errors(data: FieldData) -> Figure:
             axes.plot(value, place - 0.22, "v", ms=6, color=ORANGE)
             up = 4 + 9 * (k % 2)
             axes.annotate(name, (value, place - 0.22), (0, up), textcoords="offset points", ha="center", fontsize=7)
-    axes.set(yticks=range(len(parts)), yticklabels=[f"{task}, noise {100 * noise:g} %" for task, noise in parts])
+    axes.set(yticks=range(len(parts)), yticklabels=[_told(task, noise) for task, noise in parts])
     axes.set(ylim=(len(parts) - 0.45, -0.75), xscale="log", xlabel="relative L2 error, %")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
@@ -135,7 +139,7 @@ def ratios(data: FieldData) -> Figure:
     """Error and CRPS as multiples of those of exact samples of the same cases."""
     parts = data.run.parts()
     figure = new(9.5, 0.5 * len(parts) + 1.7)
-    labels = [f"{task}, noise {100 * noise:g} %" for task, noise in parts]
+    labels = [_told(task, noise) for task, noise in parts]
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (name, title) in zip(panels, (("limit_ratio", "error / error of the exact mean"),
                                             ("crps_ratio", "CRPS / CRPS of exact samples"))):  # fmt: skip
@@ -166,7 +170,7 @@ def coverage(data: FieldData) -> Figure:
                     at, se = data.get(name), data.get(f"{name}_se")
                     y = place + 0.18 * (k - 1.5)
                     axes.errorbar(at, y, xerr=2 * se, fmt=MARKS[method], ms=5, color=color, lw=1)
-    axes.set(yticks=range(len(parts)), yticklabels=[f"{task}, noise {100 * noise:g} %" for task, noise in parts])
+    axes.set(yticks=range(len(parts)), yticklabels=[_told(task, noise) for task, noise in parts])
     axes.set(xlim=(0.2, 1.02), ylim=(len(parts) - 0.5, -0.5), xlabel="truths inside the interval; bands: 3 points")
     handles = [Line2D([], [], color=GREY, marker=MARKS[m], ls="", ms=5, label=LABELS[m]) for m in METHODS]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
