@@ -126,6 +126,15 @@ PROBLEMS = {
         "most of half an hour.",
         _digits,
     ),
+    **{
+        f"{family}-field": Problem(f"{what}, beside the exact posterior", _FIELD_PRESETS, partial(_fields, family))
+        for family, what in {
+            "poisson": "source or solution of Poisson's equation from 3 % of the grid",
+            "helmholtz": "the same of the Helmholtz equation",
+            "warp": "a log-normal field from 3 % of its values",
+            "threshold": "a field of two values from 3 % of them",
+        }.items()
+    },
 }
 OUT_HELP = "Folder of the run; a run that was interrupted there continues."
 

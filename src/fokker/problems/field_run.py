@@ -47,8 +47,9 @@ def run(
     """Do all that is not done yet in the folder `out` and return the metrics, which are in metrics.json too.
 
     `report(out)` is called at the end, while the folder is still held. Raises InputError where the folder holds a run
-    with other settings or is in use, OSError where the disk fails.
+    with other settings or is in use or where weights are missing, OSError where the disk fails.
     """
+    settings.check_weights()
     with held(settings.settings(), PACKAGES, out):
         group(out / "posterior.zarr")
         run_side_by_side([Task(learn, (settings, out))], progress, at_once=1)  # timed: it has the machine to itself

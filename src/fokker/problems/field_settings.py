@@ -63,12 +63,6 @@ class FieldRun:
                 f"fields: got {self.fields} of {self.n} x {self.n} cells with {count} points, more than {2 * count} "
                 f"and at most {most} are accepted"
             )
-        if not self.train and not (self.shipped / "weights.safetensors").is_file():
-            known = sorted(int(path.name.rsplit("-", 1)[1]) for path in SHIPPED.glob(f"{_law(self.family)}-*"))
-            raise InputError(
-                f"n: got {self.n}, for which no weights come with the package; "
-                f"{' or '.join([*map(str, known), '--train STEPS'])} is accepted"
-            )
 
     def parts(self) -> list[tuple[str, float]]:
         """Tasks and noise levels."""
@@ -82,6 +76,16 @@ class FieldRun:
     def shipped(self) -> Path:
         """Where the package keeps weights for this grid."""
         return SHIPPED / f"{_law(self.family)}-{self.n}"
+
+    def check_weights(self) -> None:
+        """InputError where nothing is trained and no weights come with the package."""
+        if self.train or (self.shipped / "weights.safetensors").is_file():
+            return
+        known = sorted(int(path.name.rsplit("-", 1)[1]) for path in SHIPPED.glob(f"{_law(self.family)}-*"))
+        raise InputError(
+            f"n: got {self.n}, for which no weights come with the package; "
+            f"{' or '.join([*map(str, known), '--train STEPS'])} is accepted"
+        )
 
     @property
     def recipe(self) -> Recipe:
