@@ -304,3 +304,37 @@ def test_wrong_arguments_are_named():
         time_dependent(model, x, 0.5, noise, y, "other")
     with pytest.raises(InputError, match="model"):
         time_dependent(Joint(a=gaussian(PROCESSES["vp2"])), x, 0.5, noise)
+
+
+class Scaled(Denoiser):
+    """D = theta z."""
+
+    data_std = 3.0
+
+    def __init__(self, process, theta):
+        self.process, self.theta = process, theta
+
+    def denoised(self, z, rho, cond):
+        return self.theta * z
+
+
+def test_relative_errors_leave_the_minimiser():
+    """x_0 ~ N(0, 9) and rho = 2: the gradient at theta = 9/13 is zero. Control: D differentiated in the weights too."""
+    generator = torch_generator(4, "relative")
+    x, noise = (
+        3 * torch.randn(2, 200_000, 1, generator=generator, dtype=torch.float64) / torch.tensor([[[1.0]], [[3.0]]])
+    )
+    theta = torch.tensor(9 / 13, dtype=torch.float64, requires_grad=True)
+    model = Scaled(PROCESSES["ve_linear"], theta)
+    rho = torch.full((len(x),), 2.0, dtype=torch.float64)
+    per_row = denoising(model, x, rho, noise, {}, 0.1)
+    guess = theta * (x + 2 * noise)
+    through = ((guess - x).square() / (0.1 + (guess / 3).square()))[:, 0]
+    torch.testing.assert_close(per_row, through)
+
+    def z(rows):
+        each = torch.stack([torch.autograd.grad(p.sum(), theta, retain_graph=True)[0] for p in rows.split(2000)])
+        return float(each.mean().abs() / (each.std() / len(each) ** 0.5))
+
+    assert z(per_row) < limit(1)
+    assert z(through) > limit(1)

@@ -171,6 +171,7 @@ def test_a_loss_that_is_not_finite_is_told():
         {"validate_every": True},
         {"schedule": "linear"},
         {"weighting": "none"},
+        {"relative": -0.1},
     ],
 )
 def test_bad_settings_are_refused(wrong):

@@ -86,14 +86,21 @@ def weight(name: str, rho: Tensor, process: NoiseProcess, data_std: float) -> Te
     raise InputError(f"weighting: got {name!r}, one of {', '.join(WEIGHTINGS)} is accepted")
 
 
-def denoising(model: Denoiser, x_0: Tensor, rho: Tensor, noise: Tensor, cond: Cond) -> Tensor:
+def denoising(model: Denoiser, x_0: Tensor, rho: Tensor, noise: Tensor, cond: Cond, relative: float = 0.0) -> Tensor:
     """|D(x_0 + rho noise; rho) - x_0|^2, averaged over the entries of each row of x_0 (B, *shape) -> (B,).
 
     Entries where cond["mask"] (B, P) is zero are padding: they leave the average, and rho (B,) levels them all alike.
+    relative r > 0: an entry counts by 1 / (r + (D/d)^2), D not differentiated and d the data's standard deviation.
+    Weights that depend on what D sees leave its minimiser as it is.
     """
-    square = (model.denoised(x_0 + column(rho, x_0) * noise, rho, cond) - x_0).square()
+    guess = model.denoised(x_0 + column(rho, x_0) * noise, rho, cond)
+    square = (guess - x_0).square()
     weights = model.entry_weights(rho, cond) if isinstance(model, NetworkDenoiser) else None
-    return row_mean(square if weights is None else square * weights.to(square), cond)
+    if weights is not None:
+        square = square * weights.to(square)
+    if relative:
+        square = square / (relative + (guess.detach() / model.data_std).square())
+    return row_mean(square, cond)
 
 
 def time_dependent(

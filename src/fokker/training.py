@@ -36,7 +36,8 @@ class TrainSettings:
     `patience` validations have brought no better score loss or a quarter of the steps is left; it then goes back to
     the best weights and falls to zero over a third of the steps so far. ema: decay of the averaged weights (0: none).
     Otherwise the run stops early once `patience` validations have brought nothing (0: never). keep_best: the model ends
-    with the weights of the best validation, not with the last ones.
+    with the weights of the best validation, not with the last ones. relative: for fields with a heavy tail, r of
+    `losses.denoising`: errors count relative to the value predicted, or few large values decide.
     """
 
     steps: int = 4000
@@ -51,12 +52,15 @@ class TrainSettings:
     validate_every: int = 100
     patience: int = 20
     keep_best: bool = True
+    relative: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "copies", "validate_every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name}: got {value!r}, an integer of at least 1 is accepted")
+        if not 0 <= self.relative < math.inf:
+            raise InputError(f"relative: got {self.relative!r}, a number of at least 0 is accepted")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule: got {self.schedule!r}, one of {', '.join(SCHEDULES)} is accepted")
         if self.weighting not in WEIGHTINGS:
@@ -146,7 +150,8 @@ class Trainer:
     def _loss(self, x_0: Tensor, cond: Cond, generator: torch.Generator) -> Tensor:
         model = self.model
         rho = self.levels(len(x_0), generator)
-        per_row = denoising(model, x_0, rho, drawn_noise(model, x_0, cond, generator), cond)
+        noise = drawn_noise(model, x_0, cond, generator)
+        per_row = denoising(model, x_0, rho, noise, cond, self.settings.relative)
         return per_row * weight(self.settings.weighting, rho, model.process, model.data_std).to(per_row)
 
     def _rate(self, index: int) -> float:

@@ -80,6 +80,19 @@ def _regression() -> Parts:
     return Parts(RegressionRun, presets, regression_run.run, regression_page.write, lines)
 
 
+def _fields(family: str) -> Parts:
+    from fokker.problems import field_metrics, field_run
+    from fokker.problems.field_settings import RUNS
+    from fokker.report import field_page
+
+    kind = RUNS[family]
+    return Parts(kind, kind.presets(), field_run.run, partial(field_page.write, kind), field_metrics.summary_lines)
+
+
+_FIELD_PRESETS = (
+    "quick: 20 cases on 32 x 32, with weights of the package where they come (threshold), else trained, in a few "
+    "minutes; paper: 100 cases."
+)
 _DENSITY_PRESETS = (
     "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in ten "
     "minutes; paper: the same with its full 90,000 steps, most of an hour."
@@ -128,6 +141,15 @@ PROBLEMS = {
         "long, in about half an hour.",
         _regression,
     ),
+    **{
+        f"{family}-field": Problem(f"{what}, beside the exact posterior", _FIELD_PRESETS, partial(_fields, family))
+        for family, what in {
+            "poisson": "source or solution of Poisson's equation from 3 % of the grid",
+            "helmholtz": "the same of the Helmholtz equation",
+            "warp": "a log-normal field from 3 % of its values",
+            "threshold": "a field of two values from 3 % of them",
+        }.items()
+    },
 }
 OUT_HELP = "Folder of the run; a run that was interrupted there continues."
 
