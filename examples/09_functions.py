@@ -2,7 +2,7 @@
 
 Profiles of a two-valued ground, 0 for sand and 1 for clay, are the training data. Told values at boreholes anywhere,
 the model draws whole profiles, sand or clay everywhere; `prior.no_network()`, the Gaussian of the same mean and
-covariance, draws profiles that are neither.
+spectrum, draws profiles that are neither.
 """
 
 import torch

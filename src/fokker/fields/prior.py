@@ -110,7 +110,10 @@ class FunctionPrior:
         return self._models[grid.shape]
 
     def no_network(self) -> FunctionPrior:
-        """The Gaussian of the training fields alone: what the network is to be better than."""
+        """The Gaussian with the mean and the cosine spectrum of the training fields: what a network has to beat.
+
+        Its covariance is theirs where cosines diagonalise it, not for fields that are unlike from place to place.
+        """
         other = copy.copy(self)
         other.network, other._models = Nothing(next(self.network.parameters())), {}
         return other
