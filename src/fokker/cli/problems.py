@@ -90,7 +90,7 @@ def _fields(family: str) -> Parts:
 
 
 _FIELD_PRESETS = (
-    "quick: 20 cases on 32 x 32, with weights of the package where they come (threshold), else trained, in a few "
+    "quick: 20 cases on 32 x 32, with weights of the package, other grids trained here, in a few "
     "minutes; paper: 100 cases."
 )
 _DENSITY_PRESETS = (
