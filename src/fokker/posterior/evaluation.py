@@ -68,12 +68,6 @@ class At:
         """J^T value, J = dD/dx_t."""
         return torch.autograd.grad(self.x_0_hat, self.x_t, value, retain_graph=True)[0]
 
-    def derivative(self, value: Tensor) -> Tensor:
-        """J value: J^T w is linear in w, and its derivative by w is J."""
-        w = torch.zeros_like(self.x_0_hat, requires_grad=True)
-        back = torch.autograd.grad(self.x_0_hat, self.x_t, w, create_graph=True)[0]
-        return torch.autograd.grad(back, w, value)[0]
-
     def linearised(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """v -> H^T v and x -> H x, H the derivative of the operator at D."""
         x, shape = self.x_0_hat.detach(), self.y.shape

@@ -51,8 +51,8 @@ def has_gaussian(likelihood: Likelihood, problem: Problem) -> bool:
     return isinstance(likelihood, Gaussian) or (few and hasattr(likelihood, "gaussian"))
 
 
-def check_gaussian(method: str, problem: Problem) -> float:
-    """The least variance of the noise in any direction; InputError unless it has a covariance, and a density."""
+def check_gaussian(method: str, problem: Problem) -> None:
+    """InputError unless the noise has a covariance, or an approximation that has, above 0 in every direction."""
     likelihood = problem.likelihood
     if not has_gaussian(likelihood, problem):
         raise InputError(
@@ -68,7 +68,6 @@ def check_gaussian(method: str, problem: Problem) -> float:
     if floor == 0:
         raise InputError(f"likelihood: got noise of 0, {method} needs a standard deviation above 0")
     law.log_prob(probe, probe)  # says so where the shape of the noise is not that of y
-    return floor
 
 
 def matrix_of(law: Gaussian, shape: torch.Size) -> Tensor:

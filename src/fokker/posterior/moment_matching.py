@@ -11,7 +11,7 @@ from torch import Tensor
 from fokker.posterior.evaluation import At
 from fokker.posterior.gaussian_data import check_gaussian
 from fokker.posterior.guided import GuidedPosterior, GuidedScore
-from fokker.posterior.normal_equations import DENSE, conjugate_gradients, solve_dense
+from fokker.posterior.normal_equations import DENSE, minimal_residuals, solve_dense
 from fokker.score import ScoreModel
 from fokker.states import column
 
@@ -24,16 +24,16 @@ class MomentMatching(GuidedPosterior):
         grad log p(y given x_t) = J^T H^T ((sigma^2 / m) H J C H^T + R)^-1 (y - forward(D)).
 
     Exact for Gaussian priors, linear operators and an exact denoiser, whatever the noise. One evaluation of the
-    denoiser per step, and one backward pass for each entry of y up to 64 of them; beyond, conjugate gradients with two
-    or three backward passes for each product. The covariance of a network need not be symmetric or positive: it is made
-    so.
+    denoiser per step, and one backward pass for each entry of y up to 64 of them; beyond, minimal residuals with one for
+    each product. The covariance of a network need not be symmetric: H C J^T H^T is taken as it is, for which the shift
+    of the prediction, H C J^T H^T u, stays below the residual where a symmetrised one would not (`solve_dense`).
 
     Counts are taken by their Gaussian approximation. Raises InputError for noise that has no covariance or no density.
     """
 
     def check(self) -> None:
         """Noise with a covariance."""
-        self.noise_floor = check_gaussian("MomentMatching", self.problem)
+        check_gaussian("MomentMatching", self.problem)
 
     def model(self) -> ScoreModel:
         """The guided prior."""
@@ -50,14 +50,11 @@ class MomentMatching(GuidedPosterior):
         if r.shape[1] > DENSE:
 
             def matvec(v: Tensor) -> Tensor:
-                back = adjoint(v)
-                both = at.derivative(at.coloured(back)) + at.coloured(at.derivative_transposed(back))
-                return gain * apply(both / 2) + data.noisy(v)
+                return gain * apply(at.coloured(at.derivative_transposed(adjoint(v)))) + data.noisy(v)
 
-            u, value = conjugate_gradients(matvec, r)
+            u, value = minimal_residuals(matvec, r)
             return at.pull(clean, u.to(clean).reshape(clean.shape)), value.to(clean)
         rows = torch.stack([at.pull(flat[:, k].sum(), keep=True) for k in range(r.shape[1])], 1)  # of H J
         covariance = torch.stack([apply(at.coloured(rows[:, k])) for k in range(r.shape[1])], 2)
-        matrix = column(at.gain, covariance) * (covariance + covariance.mT) / 2 + data.matrix()
-        u, value = solve_dense(matrix, self.noise_floor, r)
+        u, value = solve_dense(column(at.gain, covariance) * covariance, data.matrix(), r)
         return torch.einsum("bk,bk...->b...", u.to(rows), rows), value.to(clean)

@@ -1,7 +1,8 @@
 """Linear systems over the entries of y, one for each row of a batch: (H C H^T + R) u = r.
 
-`matvec` maps v (B, m) to the product, row by row. Few entries are solved by a Cholesky factor of all columns, many by
-conjugate gradients. All in float64, as small noise makes them ill-conditioned.
+`matvec` maps v (B, m) to the product, row by row. Few entries are solved by a factor of all columns, many by products:
+conjugate gradients where the matrix is known to be symmetric and positive, minimal residuals where a network tells it.
+All in float64, as small noise makes them ill-conditioned.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 DENSE = 64  # entries of y up to which all columns are computed
+ROUNDING = 1e-9  # of the largest entry: symmetric parts this little below zero count as positive
 Matvec = Callable[[Tensor], Tensor]
 
 
@@ -23,22 +25,27 @@ def columns(matvec: Matvec, like: Tensor) -> Tensor:
     return (full + full.mT) / 2
 
 
-def solve_dense(matrix: Tensor, floor: Tensor | float, r: Tensor) -> tuple[Tensor, Tensor]:
-    """u with matrix u = r (B, m), and -r u / 2 - log det / 2 (B,).
+def solve_dense(gram: Tensor, noise: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """u with (gram + noise) u = r (B, m), and -r u / 2 - log det / 2 (B,).
 
-    Eigenvalues below `floor` (B, 1) or a number, the least that the noise alone would give, are raised to it: a
-    network's covariance need not be positive.
+    gram (B, m, m): H C H^T, as a network tells it: it need be neither symmetric nor positive, and the shift gram u that
+    it brings could then be any multiple of r. Noise (m, m) or (B, m, m) is whitened. Where the symmetric part is
+    positive, |gram u| <= |r|, symmetric or not. Other rows have gram replaced by its polar factor (gram^T gram)^1/2 in
+    the matrix, for which the same holds. Both are the plain solution where gram is a covariance.
     """
-    root, failed = torch.linalg.cholesky_ex(matrix)
-    if not bool(failed.any()):
-        u = torch.cholesky_solve(r[..., None], root)[..., 0]
-        log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
-    else:
-        values, vectors = torch.linalg.eigh(matrix)
-        values = torch.maximum(values, torch.as_tensor(floor).to(values))
-        u = (vectors @ ((vectors.mT @ r[..., None]) / values[..., None]))[..., 0]
-        log_det = values.log().sum(1)
-    return u, -0.5 * ((r * u).sum(1) + log_det)
+    whiten = torch.linalg.inv(torch.linalg.cholesky(noise.expand_as(gram[:1]) if noise.ndim == 2 else noise))
+    gram, data = whiten @ gram @ whiten.mT, (whiten @ r[..., None])
+    eye = torch.eye(r.shape[1], dtype=r.dtype, device=r.device)
+    size = gram.diagonal(dim1=1, dim2=2).abs().amax(1)[:, None, None]
+    astray = torch.linalg.cholesky_ex((gram + gram.mT) / 2 + ROUNDING * (1 + size) * eye)[1] != 0
+    if bool(astray.any()):
+        _, values, right = torch.linalg.svd(gram[astray])
+        gram = gram.clone()
+        gram[astray] = right.mT @ (values[..., None] * right)
+    factor, pivots = torch.linalg.lu_factor(gram + eye)
+    u = torch.linalg.lu_solve(factor, pivots, data)
+    log_det = factor.diagonal(dim1=1, dim2=2).abs().log().sum(1) - 2 * whiten.diagonal(dim1=1, dim2=2).log().sum(1)
+    return (whiten.mT @ u)[..., 0], -0.5 * ((data * u).sum((1, 2)) + log_det)
 
 
 def conjugate_gradients(
@@ -72,3 +79,36 @@ def conjugate_gradients(
         active = active & (torch.linalg.vector_norm(residual, dim=1) > goal)
     value = -0.5 * (r * u).sum(1)
     return u, value if diagonal is None else value - 0.5 * diagonal.log().sum(-1)
+
+
+def minimal_residuals(matvec: Matvec, r: Tensor, tolerance: float = 1e-4, most: int = 64) -> tuple[Tensor, Tensor]:
+    """u (B, m) with |matvec(u) - r| <= tolerance |r| for each row, and -r u / 2 (B,), for any matrix.
+
+    GMRES (Saad and Schultz 1986): the u of least residual among the first combinations of r, matvec(r), ... . A row
+    that is done no longer changes, so that no row depends on the others; after `most` products it keeps what it has.
+    """
+    size = torch.linalg.vector_norm(r, dim=1)
+    active = size > 0
+    u, basis = torch.zeros_like(r), [r / size.clamp(min=1e-300)[:, None]]
+    columns: list[Tensor] = []
+    for k in range(1, most + 1):
+        if not bool(active.any()):
+            break
+        new = matvec(basis[-1])
+        column = []
+        for old in basis:
+            column.append((old * new).sum(1))
+            new = new - column[-1][:, None] * old
+        left = torch.linalg.vector_norm(new, dim=1)
+        basis.append(new / left.clamp(min=1e-300)[:, None])
+        columns.append(torch.stack([*column, left], 1))
+        hessenberg = torch.stack([torch.nn.functional.pad(c, (0, k + 1 - c.shape[1])) for c in columns], 2)
+        q, triangle = torch.linalg.qr(hessenberg)  # (B, k + 1, k)
+        goal = size[:, None] * q[:, 0]
+        missed = (size**2 - goal.square().sum(1)).clamp(min=0).sqrt()
+        done = active & ((missed <= tolerance * size) | (left <= 1e-14 * size) | (k == most))
+        if bool(done.any()):
+            weights = torch.linalg.solve_triangular(triangle[done], goal[done][..., None], upper=True)
+            u[done] = torch.einsum("bk,kbj->bj", weights[..., 0], torch.stack([b[done] for b in basis[:-1]]))
+            active = active & ~done
+    return u, -0.5 * (r * u).sum(1)

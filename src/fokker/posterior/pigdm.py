@@ -38,7 +38,7 @@ class PiGDM(GuidedPosterior):
 
     def check(self) -> None:
         """Noise with a covariance."""
-        self.noise_floor = check_gaussian("PiGDM", self.problem)
+        check_gaussian("PiGDM", self.problem)
         operator, process = self.problem.linear, self.problem.model.process
         white = isinstance(process, NoiseProcess) and process.noise.white
         known = operator is not None and white and math.prod(operator.shape) <= LARGEST
@@ -61,13 +61,16 @@ class PiGDM(GuidedPosterior):
         else:
             adjoint, apply = at.linearised()
 
+            def gram(v: Tensor) -> Tensor:
+                return spread * apply(at.coloured(adjoint(v)))
+
             def matvec(v: Tensor) -> Tensor:
-                return spread * apply(at.coloured(adjoint(v))) + data.noisy(v)
+                return gram(v) + data.noisy(v)
 
             if self.gram is not None:
                 u, value = conjugate_gradients(matvec, r, spread * self.gram.to(r) + data.diagonal(), CLOSE)
             elif r.shape[1] <= DENSE:
-                u, value = solve_dense(columns(matvec, r), self.noise_floor, r)
+                u, value = solve_dense(columns(gram, r), data.matrix(), r)
             else:
                 u, value = conjugate_gradients(matvec, r, tolerance=CLOSE)
         return at.pull(clean, u.to(clean).reshape(clean.shape)), value.to(clean)
