@@ -21,12 +21,12 @@ class MomentMatching(GuidedPosterior):
 
     With the operator linearised at D (H its derivative there) and noise covariance R,
 
-        grad log p(y given x_t) = J^T H^T ((sigma^2 / m) H J C H^T + R)^-1 (y - forward(D)).
+        grad log p(y given x_t) = J^T H^T ((sigma^2 / m) H C J^T H^T + R)^-1 (y - forward(D)).
 
     Exact for Gaussian priors, linear operators and an exact denoiser, whatever the noise. One evaluation of the
-    denoiser per step, and one backward pass for each entry of y up to 64 of them; beyond, minimal residuals with one for
-    each product. The covariance of a network need not be symmetric: H C J^T H^T is taken as it is, for which the shift
-    of the prediction, H C J^T H^T u, stays below the residual where a symmetrised one would not (`solve_dense`).
+    denoiser per step, and one backward pass for each entry of y up to 64 of them; beyond, minimal residuals with one
+    for each product. J C is symmetric for an exact denoiser, not for a network. C J^T is taken as it is: the shift of
+    the prediction then stays below the residual, where made symmetric it can be any multiple (see `solve_dense`).
 
     Counts are taken by their Gaussian approximation. Raises InputError for noise that has no covariance or no density.
     """
