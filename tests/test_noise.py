@@ -24,6 +24,16 @@ def points(count, dimension=1, seed=0):
     return torch.rand(count, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def coupled():
+    """A spectrum whose lowest 3 x 2 modes are correlated."""
+    root = torch.randn(6, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    leading = (root @ root.T / 6 + 0.1 * torch.eye(6, dtype=torch.float64)).reshape(3, 2, 3, 2)
+    return fokker.CosineSpectrum(1 / (1 + points(6, 5)), leading)
+
+
+COUPLED = coupled()
+
+
 NOISES = {  # name: (noise, shape of the state)
     "white": (fokker.White(), (3,)),
     "white_image": (fokker.White(), (2, 3)),
@@ -37,6 +47,9 @@ NOISES = {  # name: (noise, shape of the state)
     "grid_sine": (fokker.OnGrid(fokker.SineField(2, 5, 1.5, 2.0), (3, 2)), (3, 2)),
     "grid_periodic": (fokker.OnGrid(fokker.PeriodicField(1, 9, 1.5, 4.0), (6,)), (6,)),
     "grid_spectrum": (fokker.OnGrid(fokker.CosineSpectrum(1 / (1 + points(3, 4))), (2, 3)), (2, 3)),
+    "grid_coupled": (fokker.OnGrid(COUPLED, (5, 4)), (5, 4)),
+    "grid_coupled_coarse": (fokker.OnGrid(COUPLED, (2, 2)), (2, 2)),
+    "points_coupled": (fokker.Correlated(COUPLED, points(5, 2)), (5,)),
     "mesh": (fokker.Correlated(fokker.MeshField(MeshTri().refined(2), 20), points(5, 2)), (5,)),
     "mesh_even": (fokker.Correlated(fokker.SparseMeshField(MeshTri().refined(2), 2), points(5, 2)), (5,)),
     "mesh_odd": (fokker.Correlated(fokker.SparseMeshField(MeshTri().refined(2), 3), points(5, 2)), (5,)),

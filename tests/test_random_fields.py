@@ -254,6 +254,7 @@ FIELDS = [
     fokker.SineField(2, 6),
     fokker.PeriodicField(3, 3),
     fokker.CosineSpectrum(uniform(3, 5)),
+    fokker.CosineSpectrum(uniform(4, 5), torch.eye(4).reshape(2, 2, 2, 2) + 0.5),
     fokker.KernelField(2, features=7),
 ]
 
@@ -472,3 +473,50 @@ def test_bad_kernel_fields_are_refused(wrong):
 def test_bad_matern_kernels_are_refused(wrong):
     with pytest.raises(InputError):
         matern(np.zeros((2, 1)), **{"length": 1.0, **wrong})
+
+
+def brownian(count, cells, seed=0):
+    """Brownian paths at the centres of cells: a covariance that cosines do not diagonalise."""
+    steps = normal(count, cells, seed=seed) / math.sqrt(cells)
+    return steps.cumsum(1) - steps / 2
+
+
+def test_correlated_amplitudes_are_those_of_fields_that_change_from_place_to_place():
+    """The covariance of 2,000 paths is their sample covariance, to rounding, where all modes are taken; a field
+    without a preferred place keeps its independent amplitudes, and two numbers by their spectrum alone are far off."""
+    paths = brownian(2000, 32)
+    field, plain = fokker.CosineSpectrum.fitted(paths), fokker.CosineSpectrum.estimate(paths)
+    assert field.leading is not None and field.leading.shape == (32, 32)
+    basis, wrong = (f.basis(fokker.Grid((32,)).points) for f in (field, plain))
+    close(basis @ basis.T, paths.T.cov(), 1e-10)
+    assert float((wrong @ wrong.T - paths.T.cov()).abs().max()) > 0.2  # control
+    even = fokker.CosineField(1, 32, 1.5, 5.0).on_grid(normal(2000, 32), (32,))
+    assert fokker.CosineSpectrum.fitted(even).leading is None
+
+
+def test_correlated_amplitudes_of_few_modes_of_images():
+    """6 x 6 of 12 x 12 modes from 120 fields: the variance differs from place to place, and most of that is found."""
+    image = brownian(120 * 12, 12).reshape(120, 12, 12).cumsum(1)  # Brownian sheets
+    field, plain = fokker.CosineSpectrum.fitted(image), fokker.CosineSpectrum.estimate(image)
+    assert field.leading is not None and field.leading.shape == (6, 6, 6, 6)
+    want = image.var(0).flatten()
+    off, wrong = (float((f.variance(fokker.Grid((12, 12)).points) - want).square().mean()) for f in (field, plain))
+    assert off < 0.05 * wrong
+    same = fokker.CosineSpectrum(field.spectrum, field.leading)
+    assert same == field and same != fokker.CosineSpectrum(field.spectrum)
+
+
+@pytest.mark.parametrize(
+    ("leading", "reason"),
+    [
+        (torch.eye(3), "the shape of the lowest modes twice"),
+        (torch.eye(4).reshape(2, 2, 2, 2)[..., :1], "the shape of the lowest modes twice"),
+        (torch.eye(12).reshape(3, 4, 3, 4), "the shape of the lowest modes twice"),
+        (torch.eye(4).reshape(2, 2, 2, 2) * math.nan, "not finite or not symmetric"),
+        (torch.arange(16.0).reshape(2, 2, 2, 2), "not finite or not symmetric"),
+        (-torch.eye(4).reshape(2, 2, 2, 2), "eigenvalue|symmetric"),
+    ],
+)
+def test_what_is_no_covariance_of_modes_is_refused(leading, reason):
+    with pytest.raises(InputError, match=reason):
+        fokker.CosineSpectrum(torch.ones(3, 3), leading)

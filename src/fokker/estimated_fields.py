@@ -1,12 +1,15 @@
-"""A Gaussian random field with the spectrum of given fields.
+"""A Gaussian random field with the spectrum of given fields, and the correlations of their lowest waves.
 
-The spectrum of a stationary field with mirrored boundary, without a network: the Gaussian nearest to training fields
-among those that have the cosines as eigenfunctions.
+Without a network: the Gaussian nearest to training fields among those that have the cosines as eigenfunctions, as
+stationary fields with mirrored boundary do, or, where fields that were held out ask for it, among those whose lowest
+cosines are correlated in any way, as they are where fields differ from place to place.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -14,20 +17,28 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.grids import COSINES, Waves, along
+from fokker.grids import COSINES, Waves, along, cosine_matrix
 from fokker.random_fields import SpectralField
 
+MOST = 256  # modes whose correlations are estimated
+SHARES = 3, 10, 30  # fields for each of them
+EVEN = 1e-9  # of the largest entry or eigenvalue, by which a covariance may miss symmetry or zero
 _ROWS = 1024  # fields transformed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class CosineSpectrum(SpectralField):
-    """Cosines as in `CosineField`, with eigenvalues given: `spectrum` (m_1, ..., m_d) for m_j modes along axis j.
+    """Cosines as in `CosineField`, with the variances of their amplitudes given: `spectrum` (m_1, ..., m_d) for m_j
+    modes along axis j.
 
-    InputError for eigenvalues that are negative, not finite or all zero.
+    leading: the covariance (k_1, ..., k_d, k_1, ..., k_d) of the amplitudes of the k_j <= m_j lowest modes along each
+    axis, in place of their variances; the others are independent, of these and of each other.
+
+    InputError for variances that are negative, not finite or all zero, and for a `leading` that is no covariance.
     """
 
     spectrum: Tensor
+    leading: Tensor | None = None
     waves: ClassVar[Waves] = COSINES
 
     def __post_init__(self) -> None:
@@ -37,6 +48,22 @@ class CosineSpectrum(SpectralField):
                 f"spectrum: got shape {tuple(values.shape)}, numbers that are finite, at least 0 and not all 0 are "
                 "accepted, on one axis for each dimension"
             )
+        if self.leading is not None:
+            block = torch.as_tensor(self.leading).detach().to("cpu", torch.float64, copy=True)
+            box = tuple(block.shape[: values.ndim])
+            if block.shape != (*box, *box) or len(box) < values.ndim or any(k > m for k, m in zip(box, values.shape)):
+                raise InputError(
+                    f"leading: got shape {tuple(block.shape)} for a spectrum {tuple(values.shape)}, the shape of the "
+                    "lowest modes twice is accepted"
+                )
+            matrix = block.reshape(math.prod(box), -1)
+            if not bool(matrix.isfinite().all()) or float((matrix - matrix.T).abs().max()) > EVEN * float(matrix.max()):
+                raise InputError("leading: got entries that are not finite or not symmetric, a covariance is accepted")
+            lowest, highest = (float(v) for v in torch.linalg.eigvalsh(matrix)[[0, -1]])
+            if lowest < -EVEN * highest:
+                raise InputError(f"leading: got an eigenvalue {lowest:.3g}, none below 0 is accepted")
+            object.__setattr__(self, "leading", block)
+            values[tuple(slice(k) for k in box)] = matrix.diagonal().clamp(min=0).reshape(box)
         object.__setattr__(self, "spectrum", values)
 
     @classmethod
@@ -69,6 +96,85 @@ class CosineSpectrum(SpectralField):
         freedom = len(fields) - 1
         return cls(_smoothed(total / freedom / mean.numel(), smoothing, freedom))
 
+    @classmethod
+    def fitted(cls, values: Tensor | np.ndarray) -> CosineSpectrum:
+        """As `estimate`, with the sample covariance of the lowest modes where that is the better description.
+
+        Of so many modes that there are 3, 10 or 30 fields for each, at most 256. The covariance that makes every
+        tenth field, left out of both estimates, most likely is taken if it does so by more than two standard errors
+        against the spectrum alone: a field without a preferred place keeps that.
+        """
+        own, fields = cls.estimate(values), torch.as_tensor(values)
+        boxes = [_box(fields.shape[1:], min(MOST, len(fields) // share)) for share in SHARES]
+        low = fields.double() - fields.mean(0, dtype=torch.float64)
+        for axis, k in zip(range(-own.dimension, 0), boxes[0]):
+            waves = cosine_matrix(fields.shape[axis])[:k] / math.sqrt(fields.shape[axis])
+            low = along(axis, waves, low)
+        out = torch.arange(len(low)) % 10 == 9
+        varies = (low.var(0) > EVEN * low.var(0).max()).flatten()
+        seen, held = (part.flatten(1)[:, varies] for part in (low[~out], low[out]))
+        covariance = seen.T.cov().reshape(seen.shape[1], -1)
+        alone = _log_normal(held, torch.diag(covariance.diagonal()))
+        best, chosen = 0.0, None
+        for box in dict.fromkeys(boxes):
+            inside = torch.zeros(boxes[0], dtype=torch.bool)
+            inside[tuple(slice(k) for k in box)] = True
+            inside = inside.flatten()[varies]
+            both = (inside[:, None] & inside) | torch.eye(len(inside), dtype=torch.bool)
+            gain = _log_normal(held, covariance * both) - alone
+            least = max(best, 2 * float(gain.std()) / math.sqrt(len(gain)))
+            if float(gain.mean()) > least:
+                best, chosen = float(gain.mean()), box
+        if chosen is None:
+            return own
+        low = low[(slice(None), *(slice(k) for k in chosen))].flatten(1)
+        return cls(own.spectrum, low.T.cov().reshape(*chosen, *chosen))
+
+    def grid_eigenvalues(self, shape: tuple[int, ...]) -> Tensor:
+        """As of any field; without the modes of `leading`, which `grid_coupling` adds."""
+        if self.leading is None:
+            return super().grid_eigenvalues(shape)
+        rest = self.spectrum.clone()
+        rest[tuple(slice(k) for k in self._box)] = 0
+        if not bool((rest > 0).any()):
+            return torch.zeros(self._checked_grid(shape), dtype=torch.float64)
+        return CosineSpectrum(rest).grid_eigenvalues(shape)
+
+    def grid_coupling(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
+        """The discrete waves that the modes of `leading` are on the cells, and their covariance."""
+        if self.leading is None:
+            return None
+        shape = self._checked_grid(shape)
+        place, weight = torch.zeros((), dtype=torch.long), torch.ones((), dtype=torch.float64)
+        for k, n in zip(self._box, shape):
+            index, factor = self.waves.fold(k, n)
+            place, weight = place[..., None] * n + index, weight[..., None] * factor
+        found, row = place.flatten().unique(return_inverse=True)
+        mix = torch.zeros(len(found), weight.numel(), dtype=torch.float64)
+        mix[row, torch.arange(weight.numel())] = weight.flatten()
+        return found, mix @ self.leading.reshape(weight.numel(), -1) @ mix.T
+
+    def _scaled(self, coefficients: Tensor) -> Tensor:
+        out = super()._scaled(coefficients)
+        if self.leading is None:
+            return out
+        inside, root = self._coupled
+        index = inside.to(out.device)
+        return out.index_copy(-1, index, coefficients[..., index].to(out.dtype) @ root.to(out.device))
+
+    @property
+    def _box(self) -> tuple[int, ...]:
+        assert self.leading is not None
+        return tuple(self.leading.shape[: self.dimension])
+
+    @cached_property
+    def _coupled(self) -> tuple[Tensor, Tensor]:
+        """Which coefficients `leading` mixes, and its symmetric root."""
+        assert self.leading is not None
+        index = torch.arange(self.size).reshape(self.mode_shape)[tuple(slice(k) for k in self._box)].flatten()
+        values, vectors = torch.linalg.eigh(self.leading.reshape(len(index), -1))
+        return index, vectors * values.clamp(min=0).sqrt() @ vectors.T
+
     @property
     def dimension(self) -> int:  # type: ignore[override]
         """Number of axes of the spectrum."""
@@ -85,7 +191,10 @@ class CosineSpectrum(SpectralField):
         return self.spectrum.flatten()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CosineSpectrum) and torch.equal(self.spectrum, other.spectrum)
+        if not isinstance(other, CosineSpectrum) or (self.leading is None) != (other.leading is None):
+            return False
+        same = self.leading is None or other.leading is None or torch.equal(self.leading, other.leading)
+        return same and torch.equal(self.spectrum, other.spectrum)
 
     def __hash__(self) -> int:
         return hash((self.mode_shape, float(self.spectrum.sum())))
@@ -107,3 +216,16 @@ def _smoothed(values: Tensor, smoothing: float, freedom: int) -> Tensor:
     n, shape = count.clamp(min=1.0), torch.tensor(freedom / 2, dtype=torch.float64)
     excess = n * (torch.lgamma(shape + 1 / n) - torch.lgamma(shape)) - shape.log()
     return torch.where(positive, (logs / n - excess).exp(), 0.0)
+
+
+def _box(shape: torch.Size, most: int) -> tuple[int, ...]:
+    """Modes along each axis, as many on each as there are or as make `most` of them in all; at least one."""
+    side = int(most ** (1 / len(shape)) + 1e-9)
+    return tuple(max(1, min(n, side)) for n in shape)
+
+
+def _log_normal(x: Tensor, covariance: Tensor) -> Tensor:
+    """log N(x; 0, covariance) of rows, up to what does not depend on the covariance."""
+    root = torch.linalg.cholesky(covariance)
+    white = torch.linalg.solve_triangular(root, x.T, upper=False)
+    return -0.5 * white.square().sum(0) - root.diagonal().log().sum()

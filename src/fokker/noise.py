@@ -129,9 +129,10 @@ class OnGrid:
     """N(0, C) as `Correlated` on the cells of a grid, for states (B, *shape) or (B, channels, *shape), by transforms.
 
     A key gives the function that `Correlated` gives at `Grid(shape).points` (channels last there), at any shape. C is
-    diagonal in the orthonormal discrete waves of the field (Strang 1999), so `apply`, `solve` and `log_det` are exact
-    and cost a transform; `points` has no say. InputError where shape and field have not as many axes, and in `solve`
-    and `log_det` where C is singular in float64: a field of fewer modes than the grid has cells, say.
+    diagonal in the orthonormal discrete waves of the field (Strang 1999), but for those that the field correlates, so
+    `apply`, `solve` and `log_det` are exact and cost a transform; `points` has no say. InputError where shape and field
+    have not as many axes, and in `solve` and `log_det` where C is singular in float64: a field of fewer modes than the
+    grid has cells, say.
     """
 
     field: SpectralField
@@ -150,31 +151,55 @@ class OnGrid:
 
     def apply(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """C x, in float64 and back to the dtype of x."""
-        return self._times(x, self.field.grid_eigenvalues(self.shape))
+        return self._times(x, self.field.grid_eigenvalues(self.shape), self.field.grid_coupling(self.shape))
 
     def solve(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """C^-1 x; InputError where C is singular."""
-        return self._times(x, 1 / self._regular())
+        values, coupling = self._regular()
+        if coupling is None:
+            return self._times(x, 1 / values, None)
+        index, block = coupling
+        inverse = 1 / values
+        inverse.view(-1)[index] = 0
+        return self._times(x, inverse, (index, torch.linalg.inv(block)))
 
     def log_det(self, like: Tensor, points: Tensor | None = None) -> Tensor:
         """log det C times the number of channels, a scalar."""
-        return math.prod(self._channels(like)) * self._regular().log().sum().to(like.device)
+        values, coupling = self._regular()
+        logs = values.log().flatten()
+        if coupling is not None:
+            logs = logs.index_fill(0, coupling[0], 0)
+            logs = torch.cat([logs, torch.linalg.eigvalsh(coupling[1]).log()])
+        return math.prod(self._channels(like)) * logs.sum().to(like.device)
 
-    def _times(self, x: Tensor, values: Tensor) -> Tensor:
+    def _times(self, x: Tensor, values: Tensor, coupling: tuple[Tensor, Tensor] | None) -> Tensor:
         self._channels(x)
         waves, dimension = self.field.waves, len(self.shape)
-        coefficients = values.to(x.device) * waves.analyse(x.to(torch.float64), dimension)
-        return waves.synthesise(coefficients, dimension).to(x)
+        before = waves.analyse(x.to(torch.float64), dimension)
+        after = values.to(x.device) * before
+        if coupling is not None:
+            index, block = (part.to(x.device) for part in coupling)
+            added = before.flatten(-dimension)[..., index] @ block
+            after = after.flatten(-dimension).index_add(-1, index, added).unflatten(-1, self.shape)
+        return waves.synthesise(after, dimension).to(x)
 
-    def _regular(self) -> Tensor:
-        values = self.field.grid_eigenvalues(self.shape)
-        if float(values.min()) <= torch.finfo(torch.float64).eps * float(values.max()):
+    def _regular(self) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Eigenvalues, and the waves that are correlated with their whole covariance; InputError where singular."""
+        values, coupling = self.field.grid_eigenvalues(self.shape), self.field.grid_coupling(self.shape)
+        every = values.flatten()
+        if coupling is not None:
+            index, block = coupling
+            coupling = index, block + torch.diag(every[index])
+            kept = torch.ones_like(every, dtype=torch.bool)
+            kept[index] = False
+            every = torch.cat([every[kept], torch.linalg.eigvalsh(coupling[1])])
+        low, high = float(every.min()), float(every.max())
+        if low <= torch.finfo(torch.float64).eps * high:
             raise InputError(
                 f"noise covariance: singular on {self.shape} cells with {self.field.mode_shape} modes (eigenvalues "
-                f"{float(values.min()):.1g} to {float(values.max()):.1g}); as many modes as cells, a constant mode and "
-                "a smaller alpha are accepted"
+                f"{low:.1g} to {high:.1g}); as many modes as cells, a constant mode and a smaller alpha are accepted"
             )
-        return values
+        return values, coupling
 
     def _channels(self, x: Tensor) -> tuple[int, ...]:
         """() or (channels,)."""

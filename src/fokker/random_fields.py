@@ -126,11 +126,11 @@ class SpectralField(Field):
         value = self.waves.at(where[..., 0], self.mode_shape[0])
         for j in range(1, self.dimension):
             value = (value[..., :, None] * self.waves.at(where[..., j], self.mode_shape[j])[..., None, :]).flatten(-2)
-        return value * self._roots.to(points.device)
+        return self._scaled(value)
 
     def _product(self, columns: Tensor, points: Tensor) -> Tensor:
         """One axis after the other: the basis, as large as points times coefficients, is never formed."""
-        value = columns * self._roots.to(columns.device)[:, None]
+        value = self._scaled(columns.mT).mT
         value = self.waves.at(points[..., 0], self.mode_shape[0]) @ value.reshape(len(value), self.mode_shape[0], -1)
         for j in range(1, self.dimension):
             waves = self.waves.at(points[..., j], self.mode_shape[j])[..., None, :]
@@ -148,7 +148,7 @@ class SpectralField(Field):
         """
         shape = self._checked_grid(shape)
         check_size(coefficients, self.size, "(..., {})", coefficients.shape[-1:])
-        values = (coefficients.double() * self._roots.to(coefficients.device)).unflatten(-1, self.mode_shape)
+        values = self._scaled(coefficients.double()).unflatten(-1, self.mode_shape)
         for axis in range(-self.dimension, 0):
             values = self.waves.on_cells(values, axis, shape[axis])
         return values
@@ -164,6 +164,14 @@ class SpectralField(Field):
         for axis in range(-self.dimension, 0):
             values = self.waves.gathered(values, axis, shape[axis], power=2)
         return values
+
+    def grid_coupling(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
+        """What `grid_eigenvalues` lack where waves are correlated: which of them (r,), flattened, and a term (r, r)."""
+        return None
+
+    def _scaled(self, coefficients: Tensor) -> Tensor:
+        """R coefficients (..., size) for the symmetric root R of the covariance of the waves' amplitudes."""
+        return coefficients * self._roots.to(coefficients.device)
 
     @cached_property
     def _roots(self) -> Tensor:

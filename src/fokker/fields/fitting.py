@@ -134,8 +134,8 @@ def _sizes(network: dict[str, Any], grid: Grid, channels: int) -> dict[str, Any]
 
 
 def _law(centred: Tensor) -> tuple[CosineSpectrum, float]:
-    """The spectrum of centred fields as a law of mean variance 1, and their standard deviation."""
+    """The Gaussian nearest to centred fields as a law of mean variance 1, and their standard deviation."""
     data_std = float(centred.square().mean().sqrt())
     if not data_std > 0:
         raise InputError("fields: they never vary, only fields that vary are accepted")
-    return CosineSpectrum.estimate(centred / data_std), data_std
+    return CosineSpectrum.fitted(centred / data_std), data_std

@@ -1,8 +1,8 @@
 """A prior over functions, learned from fields on a grid: one model for every grid, with or without data.
 
 The law of the noise is the Gaussian of the training fields: its spectrum is the mean square of their cosine
-coefficients, and the mean function is kept as cosines too, so that both are functions and know no grid. What the
-network learns is the rest; see `fields.score`.
+coefficients, of which the lowest may be correlated (`CosineSpectrum.fitted`), and the mean function is kept as cosines
+too, so that both are functions and know no grid. What the network learns is the rest; see `fields.score`.
 """
 
 from __future__ import annotations
@@ -110,9 +110,8 @@ class FunctionPrior:
         return self._models[grid.shape]
 
     def no_network(self) -> FunctionPrior:
-        """The Gaussian with the mean and the cosine spectrum of the training fields: what a network has to beat.
-
-        Its covariance is theirs where cosines diagonalise it, not for fields that are unlike from place to place.
+        """The Gaussian with the mean and the covariance of the training fields, as far as `CosineSpectrum.fitted` tells
+        it: what a network has to beat.
         """
         other = copy.copy(self)
         other.network, other._models = Nothing(next(self.network.parameters())), {}
@@ -167,9 +166,10 @@ class FunctionPrior:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
-        write_tensors(
-            directory / "weights.safetensors", {**tensors, "spectrum": self.field.spectrum, "mean": self.mean}
-        )
+        law = {"spectrum": self.field.spectrum, "mean": self.mean}
+        if self.field.leading is not None:
+            law["leading"] = self.field.leading
+        write_tensors(directory / "weights.safetensors", {**tensors, **law})
         write_json(directory / "model.json", self.settings())
 
     @classmethod
@@ -181,7 +181,7 @@ class FunctionPrior:
             told = settings["observations"]
             return cls(
                 network.to(device),
-                CosineSpectrum(tensors["spectrum"]),
+                CosineSpectrum(tensors["spectrum"], tensors.get("leading")),
                 tensors["mean"],
                 settings["data_std"],
                 Grid(tuple(settings["grid"])),
