@@ -21,6 +21,7 @@ from fokker.grids import COSINES, Waves, along, cosine_matrix
 from fokker.random_fields import SpectralField
 
 MOST = 256  # modes whose correlations are estimated
+LEAST = 100  # fields from which correlations are asked for
 SHARES = 3, 10, 30  # fields for each of them
 EVEN = 1e-9  # of the largest entry or eigenvalue, by which a covariance may miss symmetry or zero
 _ROWS = 1024  # fields transformed at a time
@@ -105,6 +106,8 @@ class CosineSpectrum(SpectralField):
         against the spectrum alone: a field without a preferred place keeps that.
         """
         own, fields = cls.estimate(values), torch.as_tensor(values)
+        if len(fields) < LEAST:
+            return own
         boxes = [_box(fields.shape[1:], min(MOST, len(fields) // share)) for share in SHARES]
         low = fields.double() - fields.mean(0, dtype=torch.float64)
         for axis, k in zip(range(-own.dimension, 0), boxes[0]):
