@@ -84,6 +84,28 @@ def test_the_denoiser_of_an_untrained_model_is_the_gaussian_conditional(kind, co
     torch.testing.assert_close(update.left(C.diagonal(), c2)[0], covariance.diagonal(), rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.parametrize("nonlinear", [False, True])
+@pytest.mark.parametrize("rho", [0.05, 0.7, 8.0])
+def test_guided_methods_in_function_space(rho, nonlinear):
+    """With the noise of the functions themselves both PiGDM and moment matching have the exact Gaussian conditional as
+    denoiser, DPS adds c^2 C H^T R^-1 (y - H D): gradients are preconditioned by C. The control is PiGDM's spread I."""
+    rows, made = rows_of(4), model()
+    z, y = (torch.randn(5, size, generator=torch.Generator().manual_seed(2), dtype=F64) for size in (12, 4))
+    t, noise = made.process.time_of(torch.tensor(rho, dtype=F64)), fokker.Gaussian(0.3)
+    x_t = made.process.scale(t) * z
+    forward = (lambda x: x @ rows.T) if nonlinear else Matrix(rows)  # or one not known to be linear
+    mean, _ = posterior_of(z, rho, rows, 0.09 * torch.eye(4, dtype=F64), y, made.mean)
+    for method in (fokker.PiGDM, fokker.MomentMatching):
+        guided = method(made, forward=forward, likelihood=noise).model()
+        torch.testing.assert_close(guided.denoise(x_t, t, {"measurement": y}), mean, rtol=0, atol=1e-6)
+    c2 = (rho * STD) ** 2 / (rho**2 + STD**2)
+    d = made.denoise(x_t, t)
+    dps = fokker.DPS(made, forward=forward, likelihood=noise).model()
+    shift = c2 * (y - d @ rows.T) @ rows / 0.09
+    torch.testing.assert_close(dps.denoise(x_t, t, {"measurement": y}), d + shift @ C, rtol=1e-6, atol=1e-6)
+    assert float((shift @ C - shift).abs().max()) > 1e-3
+
+
 def test_rows_with_operators_of_their_own_are_as_one_by_one():
     made, generator = model(True), torch.Generator().manual_seed(2)
     sets = [(rows_of(count, count), std) for count, std in [(3, 0.2), (5, 0.0), (0, 0.0), (4, 0.5)]]
