@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 import fokker
 from exact import COVARIANCE, COVARIANCES, MEAN, MEANS, WEIGHTS, gaussian, limit, mixture, moment_z
 from fokker.operators import Matrix
-from fokker.posterior.normal_equations import conjugate_gradients, minimal_residuals, solve_dense
+from fokker.posterior.normal_equations import conjugate_gradients, projected, solve_dense
 from fokker.posterior.problem import MEASURED
 from fokker.reference.gaussian import LinearGaussian
 from fokker.score import GaussianScore
@@ -286,21 +286,22 @@ def test_a_covariance_that_is_none_cannot_overshoot():
     assert bool((torch.einsum("bij,bj->bi", bad, plain).norm(dim=1) > 5 * r.norm(dim=1)).any())
 
 
-def test_minimal_residuals_solve_what_is_not_symmetric():
-    """To rounding after as many products as entries; rows alone as beside others; fewer products leave less solved."""
+def test_projections_solve_as_all_columns_do():
+    """To rounding after as many products as entries, symmetric, positive or not; rows alone as beside others."""
     rng = torch.Generator().manual_seed(4)
-    matrix = torch.randn(4, 10, 10, generator=rng, dtype=F64) + 3 * torch.eye(10, dtype=F64)
+    matrix = torch.randn(4, 10, 10, generator=rng, dtype=F64)
+    matrix[0] = matrix[0] @ matrix[0].T
+    matrix[3] = torch.eye(10, dtype=F64)  # one product is enough
     r = torch.randn(4, 10, generator=rng, dtype=F64)
     r[2] = 0
-    matrix[3] = torch.eye(10, dtype=F64)  # one product is enough
-    u, value = minimal_residuals(lambda v: torch.einsum("bij,bj->bi", matrix, v), r, 1e-12)
-    assert_allclose(u, torch.linalg.solve(matrix, r), atol=1e-9)
+    u, value = projected(lambda v: torch.einsum("bij,bj->bi", matrix, v), r, 1e-12)
+    assert_allclose(u, solve_dense(matrix, torch.eye(10, dtype=F64), r)[0], atol=1e-9)
     assert_allclose(value, -0.5 * (r * u).sum(1))
-    alone, _ = minimal_residuals(lambda v: torch.einsum("bij,bj->bi", matrix[1:2], v), r[1:2], 1e-12)
+    assert float((u[:1] + torch.einsum("bij,bj->bi", matrix[:1], u[:1]) - r[:1]).abs().max()) < 1e-9
+    alone, _ = projected(lambda v: torch.einsum("bij,bj->bi", matrix[1:2], v), r[1:2], 1e-12)
     assert_allclose(alone, u[1:2], atol=1e-12)
-    few, _ = minimal_residuals(lambda v: torch.einsum("bij,bj->bi", matrix, v), r, 1e-12, most=3)
-    left = (torch.einsum("bij,bj->bi", matrix, few) - r).norm(dim=1)
-    assert float(left[0]) < float(r[0].norm()) and float(left[0]) > 1e-6 and float(left[3]) < 1e-12
+    rough, _ = projected(lambda v: torch.einsum("bij,bj->bi", matrix[:1], v), r[:1], 0.5)
+    assert 1e-6 < float((rough + torch.einsum("bij,bj->bi", matrix[:1], rough) - r[:1]).norm()) < float(r[0].norm())
 
 
 class Inexact(GaussianScore):

@@ -36,6 +36,13 @@ class LinearData(NamedTuple):
         """R v for v (B, m)."""
         return self.law.apply(v.reshape(self.shape)).flatten(1)
 
+    def whitened(self, v: Tensor, transposed: bool = False) -> Tensor:
+        """W v for v (B, m), W R W^T = I; or W^T v."""
+        if self.law.covariance is None:
+            return v / self.diagonal().sqrt()
+        root = torch.linalg.cholesky(self.matrix())
+        return torch.linalg.solve_triangular(root.T if transposed else root, v.T, upper=transposed).T
+
     def diagonal(self) -> Tensor:
         """The diagonal of R, (m,), or (B, m) where each row has its own."""
         return diagonal_of(self.law, self.shape).to(self.residual.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fokker.posterior.evaluation import At
 from fokker.posterior.gaussian_data import check_gaussian
 from fokker.posterior.guided import GuidedPosterior, GuidedScore
-from fokker.posterior.normal_equations import DENSE, minimal_residuals, solve_dense
+from fokker.posterior.normal_equations import DENSE, projected, solve_dense
 from fokker.score import ScoreModel
 from fokker.states import column
 
@@ -24,9 +24,10 @@ class MomentMatching(GuidedPosterior):
         grad log p(y given x_t) = J^T H^T ((sigma^2 / m) H C J^T H^T + R)^-1 (y - forward(D)).
 
     Exact for Gaussian priors, linear operators and an exact denoiser, whatever the noise. One evaluation of the
-    denoiser per step, and one backward pass for each entry of y up to 64 of them; beyond, minimal residuals with one
-    for each product. J C is symmetric for an exact denoiser, not for a network. C J^T is taken as it is: the shift of
-    the prediction then stays below the residual, where made symmetric it can be any multiple (see `solve_dense`).
+    denoiser per step, and one backward pass for each entry of y up to 64 of them; beyond, projections on up to 64
+    directions, with one for each. J C is symmetric for an exact denoiser, not for a network. C J^T is taken as it is:
+    the shift of the prediction then stays below the residual, where made symmetric it can be any multiple (see
+    `solve_dense`).
 
     Counts are taken by their Gaussian approximation. Raises InputError for noise that has no covariance or no density.
     """
@@ -50,9 +51,11 @@ class MomentMatching(GuidedPosterior):
         if r.shape[1] > DENSE:
 
             def matvec(v: Tensor) -> Tensor:
-                return gain * apply(at.coloured(at.derivative_transposed(adjoint(v)))) + data.noisy(v)
+                back = at.coloured(at.derivative_transposed(adjoint(data.whitened(v, transposed=True))))
+                return gain * data.whitened(apply(back))
 
-            u, value = minimal_residuals(matvec, r)
+            u, value = projected(matvec, data.whitened(r))
+            u = data.whitened(u, transposed=True)
             return at.pull(clean, u.to(clean).reshape(clean.shape)), value.to(clean)
         rows = torch.stack([at.pull(flat[:, k].sum(), keep=True) for k in range(r.shape[1])], 1)  # of H J
         covariance = torch.stack([apply(at.coloured(rows[:, k])) for k in range(r.shape[1])], 2)

@@ -1,7 +1,7 @@
 """Linear systems over the entries of y, one for each row of a batch: (H C H^T + R) u = r.
 
 `matvec` maps v (B, m) to the product, row by row. Few entries are solved by a factor of all columns, many by products:
-conjugate gradients where the matrix is known to be symmetric and positive, minimal residuals where a network tells it.
+conjugate gradients where the matrix is known to be symmetric and positive, projections where a network tells it.
 All in float64, as small noise makes them ill-conditioned.
 """
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 DENSE = 64  # entries of y up to which all columns are computed
+CHECKED = (2, 4, 8, 12, 16, 24, 32, 48, 64)  # products after which a projection is solved
 ROUNDING = 1e-9  # of the largest entry: symmetric parts this little below zero count as positive
 Matvec = Callable[[Tensor], Tensor]
 
@@ -81,34 +82,33 @@ def conjugate_gradients(
     return u, value if diagonal is None else value - 0.5 * diagonal.log().sum(-1)
 
 
-def minimal_residuals(matvec: Matvec, r: Tensor, tolerance: float = 1e-4, most: int = 64) -> tuple[Tensor, Tensor]:
-    """u (B, m) with |matvec(u) - r| <= tolerance |r| for each row, and -r u / 2 (B,), for any matrix.
+def projected(matvec: Matvec, r: Tensor, tolerance: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """u (B, m) with u + matvec(u) = r, and -r u / 2 (B,), for a product that need be neither symmetric nor positive.
 
-    GMRES (Saad and Schultz 1986): the u of least residual among the first combinations of r, matvec(r), ... . A row
-    that is done no longer changes, so that no row depends on the others; after `most` products it keeps what it has.
+    The full orthogonalisation method (Saad 1981): `solve_dense` for the product projected on r, matvec(r), ..., so that
+    what is said there of overshooting holds here. A row whose residual is tolerance |r| no longer changes, so that no
+    row depends on the others; after the last of `CHECKED` products it keeps what it has.
     """
     size = torch.linalg.vector_norm(r, dim=1)
-    active = size > 0
-    u, basis = torch.zeros_like(r), [r / size.clamp(min=1e-300)[:, None]]
-    columns: list[Tensor] = []
-    for k in range(1, most + 1):
-        if not bool(active.any()):
-            break
-        new = matvec(basis[-1])
-        column = []
+    active, u = size > 0, torch.zeros_like(r)
+    basis, columns = [r / size.clamp(min=1e-300)[:, None]], list[Tensor]()
+    for k in range(1, min(CHECKED[-1], r.shape[1]) + 1):
+        new, column = matvec(basis[-1]), []
         for old in basis:
             column.append((old * new).sum(1))
             new = new - column[-1][:, None] * old
+        whole = torch.stack(column, 1).norm(dim=1)
         left = torch.linalg.vector_norm(new, dim=1)
-        basis.append(new / left.clamp(min=1e-300)[:, None])
-        columns.append(torch.stack([*column, left], 1))
-        hessenberg = torch.stack([torch.nn.functional.pad(c, (0, k + 1 - c.shape[1])) for c in columns], 2)
-        q, triangle = torch.linalg.qr(hessenberg)  # (B, k + 1, k)
-        goal = size[:, None] * q[:, 0]
-        missed = (size**2 - goal.square().sum(1)).clamp(min=0).sqrt()
-        done = active & ((missed <= tolerance * size) | (left <= 1e-14 * size) | (k == most))
-        if bool(done.any()):
-            weights = torch.linalg.solve_triangular(triangle[done], goal[done][..., None], upper=True)
-            u[done] = torch.einsum("bk,kbj->bj", weights[..., 0], torch.stack([b[done] for b in basis[:-1]]))
-            active = active & ~done
+        left = torch.where(left > ROUNDING**1.5 * whole, left, 0.0)  # else nothing new: rounding alone
+        columns.append(torch.nn.functional.pad(torch.stack([*column, left], 1), (0, CHECKED[-1] - k)))
+        if k in CHECKED or k == r.shape[1]:
+            small = torch.stack(columns, 2)[active, :k]
+            start = torch.zeros_like(small[:, 0])
+            start[:, 0] = size[active]
+            weights, _ = solve_dense(small, torch.eye(k).to(r), start)
+            u[active] = torch.einsum("bk,kbj->bj", weights, torch.stack([b[active] for b in basis]))
+            active = active.masked_scatter(active, (left[active] * weights[:, -1]).abs() > tolerance * size[active])
+            if not bool(active.any()):
+                break
+        basis.append(torch.where(left > 0, 1 / left, 0.0)[:, None] * new)
     return u, -0.5 * (r * u).sum(1)
