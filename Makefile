@@ -42,6 +42,8 @@ bench: $(STAMP)
 paper: $(STAMP)
 	$(BIN)/python benchmarks/paper.py run
 	$(BIN)/python benchmarks/paper.py collect
+	$(BIN)/python benchmarks/fields.py run
+	$(BIN)/python benchmarks/fields.py collect
 
 clean:
 	rm -rf $(VENV)
