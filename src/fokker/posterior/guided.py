@@ -105,7 +105,8 @@ class GuidedPosterior(ABC):
         ones went astray: see `posterior.doubts`.
 
         Raises InputError for a wrong shape, NaN in y, n < 1, a wrong grid, an operator that gives NaN, and
-        `errors.Diverges` where samples go astray (the method's steps are too long for this noise).
+        `errors.Diverges` where samples go astray (the method's steps are too long for this noise) or no particle is
+        left.
         """
         check_count(n)
         measured, batched = self.problem.measurements(y)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from fokker.errors import InputError
+from fokker.errors import Diverges, InputError
 from fokker.posterior.dps import DPS, Held
 from fokker.posterior.gaussian_data import check_gaussian, has_gaussian
 from fokker.posterior.guided import Guide, GuidedPosterior, GuidedScore
@@ -191,9 +191,9 @@ class Particles:
         total = torch.logsumexp(log, 1, keepdim=True)
         if not bool(torch.isfinite(total).all()):
             if bool((total == -math.inf).any()):
-                raise InputError(
-                    f"y: its probability is zero for all {size} particles: it contradicts the prior or the likelihood; "
-                    "other data, or a likelihood that allows these (counts: a background above 0), are accepted"
+                raise Diverges(
+                    f"y: its probability is zero for all {size} particles: y contradicts the prior or the likelihood "
+                    "(counts: a background above 0 allows for more), or particles and steps are too few"
                 )
             raise FloatingPointError("the weights of the particles are not finite")
         edges = (log - total).exp().cumsum(1)
