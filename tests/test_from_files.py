@@ -137,7 +137,7 @@ FIT = [
     ([], "data: got no file"),
     (["{pairs}", "--x", "nope"], "x: there is no 'nope'"),
     (["{pairs}", "--x", "a", "--y", "s", "--condition", "y"], "condition"),
-    (["{pairs}", "--x", "a", "--y", "s", "--held-out", "1"], "held_out: got 1.0"),
+    (["{pairs}", "--x", "a", "--y", "s", "--held-out", "1"], "--held-out: got 1.0"),
     (["{pairs}", "--x", "a", "--y", "s", "--missing", "-0.1"], "missing: got -0.1"),
     (["{pairs}", "--x", "a", "--y", "s", "--bounds", "b=0:1"], "there is no 'b' in x"),
     (["{pairs}", "--x", "a", "--y", "s", "--bounds", "a"], "NAME=LOW:HIGH"),

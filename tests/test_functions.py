@@ -4,6 +4,7 @@ Statistical limits: all z of one test together raise a false alarm with a probab
 """
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -258,7 +259,10 @@ def test_a_posterior_takes_values_at_points_and_gives_the_prior_without_them(tra
     assert found.samples.shape == (6, 16) and bool(found.samples.isfinite().all())
     alone = posterior.sample(y, 4, seed=1, steps=6).samples
     torch.testing.assert_close(found.samples[:4], alone, rtol=1e-4, atol=1e-5)
-    nothing = fokker.FunctionPosterior.of_values(prior, torch.zeros(0, 1), likelihood=fokker.Gaussian(0.05))
+    numbers = fokker.FunctionPosterior.of_values(prior, [0.2, 0.21, 0.7], likelihood=fokker.Gaussian(0.05))
+    torch.testing.assert_close(numbers.sample(y, 6, seed=1, steps=6).samples, found.samples)
+    assert repr(prior).startswith("FunctionPrior(grid=(16,), network=")
+    nothing = fokker.FunctionPosterior.of_values(prior, [], likelihood=fokker.Gaussian(0.05))
     free = nothing.sample(torch.zeros(0), 6, seed=1, steps=32, sampler=fokker.GaussianTransition()).samples
     torch.testing.assert_close(free, prior.sample(6, seed=1).samples, rtol=1e-4, atol=1e-4)
 
@@ -287,6 +291,16 @@ def test_what_is_not_accepted_is_told_in_a_line(trained):
         (lambda: fokker.fit_functions(torch.ones(20, 8)), "never vary"),
         (lambda: fokker.fit_functions(fields(), points=40), "points for a step"),
         (lambda: fokker.PointObservations(3, 2), "fewest"),
+        (lambda: fokker.fit_functions(fields(), observations=5), "observations: got 5"),
+        (lambda: fokker.guided(prior, torch.sin, fokker.Gaussian(0.1)), r"prior: got FunctionPrior, prior.at\(grid"),
+        *(
+            (lambda one=one: fokker.FunctionPosterior.of_values(one, [0.1], likelihood=fokker.Gaussian(0.1)), words)
+            for one, words in ((None, "prior: got NoneType"), (prior.at(), "prior: got .*Score, a FunctionPrior"))
+        ),
+        (lambda: fokker.FunctionPosterior.of_values(prior, None, likelihood=fokker.Gaussian(0.1)), "points: got None"),
+        (lambda: fokker.FunctionPosterior.of_values(prior, [0.1], likelihood=fokker.Gaussian), "the class Gaussian"),
+        (lambda: prior.save(Path(__file__)), "got a file"),
+        (lambda: fokker.fit_functions(fields(), steps=1, out=Path(__file__) / "below"), "got a file"),
         (lambda: fokker.FunctionPosterior(model(), forward=torch.sin, likelihood=fokker.Gaussian(0.1)), "PiGDM"),
         (
             lambda: fokker.FunctionPosterior(model(), forward=Matrix(rows_of(2)), likelihood=fokker.Poisson()),

@@ -5,6 +5,7 @@ independent estimates; their scatter is the standard error.
 """
 
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -297,6 +298,11 @@ REFUSED = {  # name: (method, what is given, part of the message)
     "singular operator for ddrm": ("ddrm", {"forward": Matrix(torch.zeros(1, 2))}, "singular in every direction"),
     "correlated noise for ddrm": ("ddrm", {"likelihood": fokker.Gaussian(covariance=torch.eye(1))}, "one number"),
     "callable for the closed form": ("known", {"forward": lambda x: x}, "LinearOperator"),
+    "operator of complex values": ("pigdm", {"forward": torch.fft.fft}, "gave torch.complex128, real numbers"),
+    "operator of rows by rows": ("dps", {"forward": lambda x: x @ x.T}, "when it came alone"),
+    "operator in steps": ("daps", {"forward": lambda x: x.round()}, "its gradient is zero everywhere tried"),
+    "class for a likelihood": ("smc", {"likelihood": fokker.Gaussian}, "got the class Gaussian"),
+    "noise of zero for particles": ("smc", {"likelihood": fokker.Gaussian(0.0)}, "TwistedSMC needs"),
     "noise of another shape": ("pigdm", {"likelihood": fokker.Gaussian(covariance=torch.eye(3))}, "3"),
 }
 
@@ -347,6 +353,37 @@ def test_other_refusals():
         make("dps", likelihood=fokker.Gaussian(0.02), forward=lost_far_away).sample(Y, 50, steps=20)
     with pytest.raises(InputError, match="y"):
         make("dps", likelihood=fokker.Poisson(), forward=torch.exp).sample(torch.tensor([-1.0, 2.0]), 10)
+    with pytest.raises(InputError, match=r"fokker\.guided needs a standard deviation above 0"):
+        fokker.guided(mixture(VE), torch.exp, fokker.Gaussian(0.0))
+    with pytest.raises(InputError, match=r"y: got .* as forward gives"):
+        make("pigdm", forward=lambda x: x[:, :1]).sample(torch.zeros(2), 10)
+
+
+def test_gradients_that_are_not_zero_everywhere_are_accepted():
+    for forward in (lambda x: torch.relu(x - MEAN - 2), lambda x: 0 * x, lambda x: (x - MEAN).square()):
+        make("dps", prior=gaussian(VE), forward=forward)
+
+
+def test_an_operator_that_overflows_where_the_sampler_went_is_not_blamed():
+    """exp overflows beyond 88 in float32, which a prior of unit deviations never reaches; the square root of what is
+    negative fails near the prior, and is.
+    """
+    prior, sharp = mixture(VE, torch.float32), {"likelihood": fokker.Gaussian(1e-3)}
+    with pytest.raises(Diverges, match="; more steps, PiGDM or DAPS may do better"):
+        make("dps", prior=prior, forward=torch.exp, **sharp).sample(torch.ones(2), 50, steps=16)
+    assert "MomentMatching" not in make("moment_matching").remedy() and "PiGDM" not in make("pigdm").remedy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it finds may still not fit
+        found = make("daps", prior=prior, forward=torch.exp, **sharp).sample(torch.ones(2), 8, steps=2)
+    assert bool(found.samples.isfinite().all())  # moves that overflow are refused
+    with pytest.raises(InputError, match="forward: gave NaN") as told:
+        make("pigdm", forward=lambda x: (x + 1 - MEAN).sqrt()).sample(torch.ones(2), 50, steps=16)
+    assert not isinstance(told.value, Diverges)
+
+
+def test_counts_that_no_particle_allows_contradict():
+    with pytest.raises(Diverges, match="probability is zero for all 32 particles: y contradicts the prior"):
+        make("smc", forward=lambda x: -x.square(), **COUNTS).sample(torch.tensor([5.0, 3.0]), 10, steps=8)
 
 
 def test_few_particles_left_are_told():

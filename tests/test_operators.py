@@ -62,6 +62,7 @@ LINEAR = {
     "poisson_seen": Row(lambda: ops.Inpainting.random((5, 6), 0.4) @ ops.DirichletSolve((5, 6))),
     "point_values": Row(lambda: ops.PointValues((4, 5), [[0.1, 0.2], [0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])),
     "blur_singular": Row(lambda: ops.Blur(BOX, (3, 4))),
+    **{f"blur_signal_{b}": Row(lambda b=b: ops.Blur(KERNEL[1], (9,), b)) for b in ("periodic", "zero", "reflect")},
     **{f"blur_{b}": Row(lambda b=b: ops.Blur(KERNEL, IMAGE, b)) for b in ("periodic", "zero", "reflect", "replicate")},
 }
 NONLINEAR = {
@@ -190,6 +191,7 @@ def test_singular_value_decomposition(name: str) -> None:
 
 def test_which_are_spectral() -> None:
     unknown = {"blur_zero", "blur_reflect", "blur_replicate", "radon", "blur_subsample", "composition"}
+    unknown |= {"blur_signal_zero", "blur_signal_reflect"}
     unknown |= {"poisson_seen", "point_values"}
     assert set(LINEAR) - set(SPECTRAL) == unknown
     assert MADE["blur_singular"].rank == 9  # of 12: the highest frequency along the rows is lost
@@ -299,6 +301,9 @@ NAN = np.array([[1.0, np.nan, 0.0]])
         (lambda: ops.Blur(np.zeros((2, 2)), IMAGES), "Blur: kernel is zero everywhere"),
         (lambda: ops.Blur(np.ones((5, 1)), IMAGES), r"Blur: kernel has shape \(5, 1\), one of at most 4 x 4"),
         (lambda: ops.Blur(np.ones(3), IMAGES), r"Blur: kernel: got shape \(3,\), an array with 2 axes"),
+        (lambda: ops.Blur(KERNEL, (8,)), r"Blur: kernel: got shape \(3, 4\), an array with 1 axes"),
+        (lambda: ops.Blur(np.ones(9), (8,)), r"Blur: kernel has shape \(9,\), one of at most 8 not"),
+        (lambda: ops.Blur(KERNEL, ()), r"Blur: x_shape: got \(\), the shape of an image"),
         (lambda: ops.Blur(KERNEL, IMAGES, "wrap"), "Blur: boundary: got 'wrap', one of periodic, zero"),
         (lambda: ops.gaussian_kernel(0.0), "kernel: std: got 0.0, a positive"),
         (lambda: ops.gaussian_kernel(1.0, 4), "kernel: size: got 4, an odd"),
@@ -377,6 +382,8 @@ def test_blur_is_the_convolution(boundary: str, size: tuple[int, int]) -> None:
     kernel, x = np.random.default_rng(0).normal(size=size), _draw(2, 3, 7, 8)
     expected = ndimage.convolve(x.numpy(), kernel[None, None], mode=SCIPY[boundary])
     np.testing.assert_allclose(ops.Blur(kernel, (3, 7, 8), boundary)(x).numpy(), expected, atol=1e-13)
+    one = ndimage.convolve(x[0, 0].numpy(), kernel[:1], mode=SCIPY[boundary])  # signals
+    np.testing.assert_allclose(ops.Blur(kernel[0], (8,), boundary)(x[0, 0]).numpy(), one, atol=1e-13)
     if size == (3, 3):
         other = ndimage.convolve(x.numpy(), kernel[None, None], mode="reflect")  # the edge repeated: another boundary
         assert np.abs(expected - other).max() > 0.1 or boundary == "replicate"  # one pixel beyond, the same

@@ -111,6 +111,9 @@ def test_saved_loaded_and_continued(tmp_path):
     assert torch.equal(resumed.sample(50).samples, whole.sample(50).samples)
     with pytest.raises(InputError, match="other data"):
         fokker.fit_prior(x + 1, recipe=QUICK, out=tmp_path / "b", seed=3)
+    for path in (tmp_path / "a/model.json", tmp_path / "a/model.json/below"):
+        with pytest.raises(InputError, match="got a file"):
+            loaded.save(path)
     with pytest.raises(InputError, match="not a conditional model"):
         fokker.ConditionalPosterior.load(tmp_path / "a")
 

@@ -1,12 +1,15 @@
 """Steps doubled until nothing moves: the answer is the exact one, and too few steps are seen to be too few."""
 
+import math
+
 import pytest
 import torch
 
 import fokker
 from exact import gaussian, mixture
-from fokker.errors import InputError
+from fokker.errors import Diverges, InputError
 from fokker.operators import Matrix
+from fokker.posterior.doubts import Doubt
 from test_guided import F64, ROW, VE, posterior_mixture
 
 Y = torch.tensor([0.7], dtype=F64)
@@ -42,3 +45,33 @@ def test_what_still_moves_is_told():
         fokker.refined(posterior, Y, 100, steps=2, most=4)
     with pytest.raises(InputError, match="steps and most"):
         fokker.refined(posterior, Y, 100, steps=8, most=8)
+    with pytest.raises(InputError, match="posterior: got MixtureScore"):
+        fokker.refined(mixture(VE), Y, 100)
+
+
+class Stiff(fokker.MomentMatching):
+    """Diverges below 16 steps."""
+
+    def sample(self, *given, steps, **more):
+        if steps < 16:
+            raise Diverges("too few")
+        return super().sample(*given, steps=steps, **more)
+
+
+def test_a_run_that_diverges_counts_as_one_that_moved():
+    posterior = Stiff(gaussian(VE), **GIVEN)
+    runs = fokker.refined(posterior, Y, 100, steps=4).settings["refined"]
+    failed = {"moved": math.inf, "diverged": True}
+    assert runs[:3] == [{"steps": 4, **failed}, {"steps": 8, **failed}, {"steps": 16, "moved": math.inf}]
+    assert runs[-1]["steps"] > 16 and runs[-1]["moved"] <= 1
+    with pytest.raises(Diverges):
+        fokker.refined(posterior, Y, 100, steps=4, most=15)
+    with pytest.warns(UserWarning, match="still move between 8 and 16 steps"):  # the last has none to compare with
+        fokker.refined(posterior, Y, 100, steps=4, most=16)
+
+
+def test_a_doubt_names_the_measurement_that_was_asked_for():
+    y = torch.tensor([[0.7], [90.0]], dtype=F64)
+    with pytest.warns(Doubt, match="^measurement 1: ") as told:
+        fokker.refined(fokker.MomentMatching(gaussian(VE), **GIVEN), y, 50, steps=16)
+    assert len([one for one in told if one.category is Doubt]) == 1

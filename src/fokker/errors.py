@@ -14,7 +14,7 @@ class NotFinite(InputError, FloatingPointError):
 
 
 class Diverges(InputError):
-    """A guided posterior whose samples go astray: its steps are too long for this noise."""
+    """A guided posterior whose samples go astray, its steps too long for this noise, or that has no particle left."""
 
 
 def told(error: Exception) -> str:

@@ -85,6 +85,11 @@ class Moments:
     mean: Tensor
     factor: Tensor
 
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation of each entry, of the shape of the mean or a scalar."""
+        return self.factor.square().sum(1).sqrt() if self.factor.ndim == 2 and self.mean.ndim == 1 else self.factor
+
     def draw(self, like: Tensor, key: Key) -> Tensor:
         """N(mean, Cov) for each row of `like`."""
         xi = key.normal(tuple(like.shape[1:])).to(like)

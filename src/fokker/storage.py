@@ -70,6 +70,15 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
         _sync_one(target.parent)
 
 
+def made_folder(path: AnyPath) -> Path:
+    """The folder, made with its parents where there is none. Raises `InputError` where a file is in the way."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{path}: got a file, or a place below one; the path of a folder is accepted") from error
+    return Path(path)
+
+
 def write_bytes(path: AnyPath, data: bytes) -> None:
     """Write `data` to the file `path`, whole or not at all. Raises `OSError` naming `path`."""
     with atomic_path(path) as temporary:

@@ -93,7 +93,7 @@ def fit(options: list[str]) -> None:
     from fokker.simulation.formats import failed_in
 
     records: list[TrainRecord] = []
-    with given.bars(asked.quiet) as progress:
+    with given.bars(asked.quiet) as progress, given.named_as_options(asked):
 
         def told(record: TrainRecord) -> None:
             records.append(record)

@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +35,24 @@ def parse(kind: Any, options: list[str], program: str, default: Any, positional:
         cause: BaseException | None = stop
         while cause is not None:  # a dataclass has refused its values: its own words are the best
             if isinstance(cause, InputError):
-                raise cause from None
+                with named_as_options(kind if default is None else default):
+                    raise cause from None
             cause = cause.__context__
         raise InputError(f"{_in_one_line(said.getvalue())} (see {program} --help)") from None
+
+
+@contextlib.contextmanager
+def named_as_options(options: Any) -> Iterator[None]:
+    """Errors about an option call it as it is typed where that differs, --most-steps for most_steps; of a group too."""
+    try:
+        yield
+    except InputError as error:
+        groups = [options, *(getattr(options, one.name, None) for one in fields(options))]
+        known = {one.name for group in groups if is_dataclass(group) for one in fields(group)}
+        name, _, rest = str(error).partition(":")
+        if "_" in name and name in known:
+            raise InputError(f"--{name.replace('_', '-')}:{rest}") from None
+        raise
 
 
 def _in_one_line(box: str) -> str:

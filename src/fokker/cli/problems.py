@@ -190,7 +190,7 @@ def run(name: str, options: list[str]) -> None:
     asked = given.parse(Run, options, f"fokker run {name}", Run(**groups))
     if asked is None:
         return
-    with given.bars(asked.output.quiet) as progress:
+    with given.bars(asked.output.quiet) as progress, given.warnings_as_lines():
 
         def write_report(out: Path) -> None:
             progress("report", 0, 1)

@@ -72,6 +72,8 @@ def fit_functions(
     Raises InputError for NaN, infinities, fewer than 10 fields and fields that never vary.
     """
     check_seed(seed)
+    if observations is not None and not isinstance(observations, PointObservations):
+        raise InputError(f"observations: got {observations!r}, PointObservations(fewest, most) or None is accepted")
     recipe = recipe or (AT_POINTS if points else FUNCTIONS)
     if steps is not None:
         recipe = replace(recipe, training=replace(recipe.training, steps=steps))

@@ -69,11 +69,18 @@ class FunctionPosterior(GuidedPosterior):
     ) -> FunctionPosterior:
         """p(f given values at the points `seen` (m, dim)), on the grid or at the points `where` (default: of training).
 
-        Points may be anywhere in the domain, several at one place, or none at all, which gives the prior. A network on
-        grids has f continued between the cells by its cosines; one on points carries `seen` along and drops it at the
-        end.
+        Points may be anywhere in the domain, several at one place, or none at all ([]), which gives the prior; of one
+        dimension they may be a list of numbers (m,). A network on grids has f continued between the cells by its
+        cosines; one on points carries `seen` along and drops it at the end.
+
+        Raises InputError for what is no `FunctionPrior`, and for points outside the domain.
         """
-        points = checked_points(torch.as_tensor(seen), prior.grid.dimension, (0.0, 1.0))
+        if not isinstance(prior, FunctionPrior):
+            raise InputError(
+                f"prior: got {type(prior).__name__}, a FunctionPrior (fit_functions) is accepted; `prior.at(grid)` of "
+                "one is for FunctionPosterior(prior.at(grid), forward=...)"
+            )
+        points = checked_points(_as_points(seen, prior.grid.dimension), prior.grid.dimension, (0.0, 1.0))
         if not prior.on_points:
             model = prior.at(where)
             return cls(model, forward=PointValues(model.x_shape, points), likelihood=likelihood)
@@ -93,9 +100,24 @@ class FunctionPosterior(GuidedPosterior):
         """The ODE: the first draw knows y."""
         return GaussianTransition(alpha=0.0)
 
+    def remedy(self) -> str:
+        """What to try where samples go astray: the update itself is exact for Gaussian functions."""
+        return "more steps, or a prior trained for longer, may do better"
+
     def model(self) -> FunctionScore:
         """The prior, told the data."""
         return self._model
+
+
+def _as_points(seen: Any, dimension: int) -> Tensor:
+    """Points (m, dim) from an array, from numbers where dim is 1, from an empty list."""
+    try:
+        points = torch.as_tensor(seen)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"points: got {type(seen).__name__}, an array (m, {dimension}) is accepted") from error
+    if points.ndim == 1 and (dimension == 1 or len(points) == 0):
+        return points.reshape(len(points), dimension)
+    return points
 
 
 class First(LinearOperator):

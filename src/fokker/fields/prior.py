@@ -31,7 +31,7 @@ from fokker.random_fields import checked_points
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import SampleResult, sample
 from fokker.score import RHO_RANGE
-from fokker.storage import write_json, write_tensors
+from fokker.storage import made_folder, write_json, write_tensors
 
 
 class Nothing(nn.Module):
@@ -76,6 +76,10 @@ class FunctionPrior:
         self.rho_range = RHO_RANGE[0] * data_std, RHO_RANGE[1] * data_std
         self.on_points = isinstance(network, SetTransformer)  # or on grids
         self._models: dict[tuple[int, ...], FunctionScore] = {}
+
+    def __repr__(self) -> str:
+        network = getattr(self.network, "kind", type(self.network).__name__)
+        return f"FunctionPrior(grid={self.grid.shape}, network={network!r}, observations={self.observations!r})"
 
     def mean_at(self, points: Tensor) -> Tensor:
         """The mean function at points (P, dim), float64."""
@@ -162,9 +166,8 @@ class FunctionPrior:
         }
 
     def save(self, directory: str | Path) -> None:
-        """Write weights.safetensors and model.json, each whole or not at all."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
+        """Write weights.safetensors and model.json, each whole or not at all; InputError where a file is there."""
+        directory = made_folder(directory)
         tensors = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
         law = {"spectrum": self.field.spectrum, "mean": self.mean}
         if self.field.leading is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fokker.likelihoods import Gaussian
 from fokker.posterior.daps import DAPS
-from fokker.posterior.gaussian_data import has_gaussian
+from fokker.posterior.gaussian_data import check_gaussian, has_gaussian
 from fokker.posterior.guided import GuidedPosterior
 from fokker.posterior.known import KnownLikelihood
 from fokker.posterior.moment_matching import MomentMatching
@@ -46,6 +46,8 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     given: dict[str, Any] = {"forward": forward, "likelihood": likelihood}
     gaussian = isinstance(likelihood, Gaussian)
     with_covariance = has_gaussian(likelihood, problem)
+    if with_covariance:
+        check_gaussian("fokker.guided", problem)
     size, data = math.prod(problem.x_shape), math.prod(problem.y_shape)
     found: GuidedPosterior
     if gaussian and isinstance(problem.model, MixtureScore) and problem.linear is not None:

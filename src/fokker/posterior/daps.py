@@ -100,13 +100,22 @@ class Decoupled:
         """Metropolis-adjusted Langevin from the centre; each row adapts its own step."""
         y = cond[MEASURED]
 
-        def value_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+        def finite(x: Tensor) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
                 offset = (x - centre).flatten(1)
                 value = self.problem.likelihood.log_prob(y, self.problem.clean(x, cond))
                 value = value - 0.5 * (offset / variance**0.5).square().sum(1)
                 return value.detach(), torch.autograd.grad(value.sum(), x)[0]
+
+        def value_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+            try:
+                return finite(x)
+            except FloatingPointError:  # proposals so far away that the operator overflows are refused
+                clean = self.problem.forward(self.problem.to_x(x, cond))
+                lost = ~clean.isfinite().flatten(1).all(1)
+                value, slope = finite(torch.where(lost.reshape(-1, *[1] * (x.ndim - 1)), centre, x))
+                return value.masked_fill(lost, -torch.inf), slope
 
         x = centre
         value, slope = value_and_slope(x)

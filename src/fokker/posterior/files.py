@@ -11,15 +11,14 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.networks.denoiser import NetworkScore
-from fokker.storage import read_json, read_tensors, write_json, write_tensors
+from fokker.storage import made_folder, read_json, read_tensors, write_json, write_tensors
 
 FORMAT = 2
 
 
 def save_model(directory: str | Path, model: NetworkScore, settings: dict[str, Any]) -> None:
-    """Write the arrays of the model and the settings, each whole or not at all."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write the arrays of the model and the settings, each whole or not at all; InputError where a file is there."""
+    directory = made_folder(directory)
     write_tensors(directory / "weights.safetensors", model.tensors())
     write_json(directory / "model.json", settings)
 

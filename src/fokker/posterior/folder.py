@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fokker.errors import InputError
-from fokker.storage import file_hash, read_json, read_sealed, read_tensors, write_sealed, write_tensors
+from fokker.storage import file_hash, made_folder, read_json, read_sealed, read_tensors, write_sealed, write_tensors
 from fokker.training import Trainer, TrainRecord
 
 
@@ -35,9 +35,9 @@ def fit_in_folder(
     """Run with a checkpoint after every record; a finished fit of the same data and settings is loaded.
 
     Files that are damaged or lost are made again: from the last checkpoint, or from the start. InputError where the
-    folder holds the fit of other data or settings.
+    folder holds the fit of other data or settings, or is a file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made_folder(folder)
     state, done, weights = folder / "train_state.safetensors", folder / "training.json", folder / "weights.safetensors"
     model = json.loads(json.dumps(result.settings()))
     settings = {**model, "seed": trainer.seed}

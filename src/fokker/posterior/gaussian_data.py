@@ -73,7 +73,10 @@ def check_gaussian(method: str, problem: Problem) -> None:
     else:
         floor = float(torch.as_tensor(law.variance).min())
     if floor == 0:
-        raise InputError(f"likelihood: got noise of 0, {method} needs a standard deviation above 0")
+        raise InputError(
+            f"likelihood: got noise of 0, {method} needs a standard deviation above 0; DDRM takes 0, for operators "
+            "with a known singular value decomposition"
+        )
     law.log_prob(probe, probe)  # says so where the shape of the noise is not that of y
 
 

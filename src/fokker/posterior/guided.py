@@ -20,7 +20,9 @@ from torch import Tensor
 
 from fokker.composition import Composed
 from fokker.errors import Diverges, InputError
+from fokker.posterior.doubts import tell
 from fokker.posterior.evaluation import At
+from fokker.posterior.gaussian_data import has_gaussian
 from fokker.posterior.problem import Problem
 from fokker.posterior.samples import PosteriorSamples, check_count
 from fokker.processes import NoiseProcess, Time, as_time
@@ -99,8 +101,12 @@ class GuidedPosterior(ABC):
         A sample depends on the seed and on the index of its measurement, not on how many are drawn at once; first: the
         index of the first measurement.
 
+        A `Doubt`, a UserWarning, says of which measurements the samples neither fit y nor the prior, or where single
+        ones went astray: see `posterior.doubts`.
+
         Raises InputError for a wrong shape, NaN in y, n < 1, a wrong grid, an operator that gives NaN, and
-        `errors.Diverges` where samples go astray (the method's steps are too long for this noise).
+        `errors.Diverges` where samples go astray (the method's steps are too long for this noise) or no particle is
+        left.
         """
         check_count(n)
         measured, batched = self.problem.measurements(y)
@@ -124,7 +130,9 @@ class GuidedPosterior(ABC):
             self.problem.check_near(result.samples)
         except FloatingPointError as error:
             what = f"{type(self).__name__}: diverges for this noise and number of steps ({error})"
-            raise Diverges(f"{what}; more steps, or PiGDM or MomentMatching, are accepted") from error
+            raise Diverges(f"{what}; {self.remedy()}") from error
+        drawn = result.samples.unflatten(0, (len(measured), count))[:, torch.arange(n) * count // n]
+        tell(self.problem, drawn, cond, first, self.remedy())
         rows = {name: value.repeat_interleave(count, 0) for name, value in cond.items()}
         x = self.problem.to_x(result.samples, rows).cpu().reshape(len(measured), count, *self.problem.x_shape)
         lead = (len(measured), count) if batched else (count,)
@@ -138,6 +146,12 @@ class GuidedPosterior(ABC):
             info={name: value.cpu().reshape(lead) for name, value in result.info.items()},
         )
         return self.finished(found, n, first)
+
+    def remedy(self) -> str:
+        """What to try where samples go astray: more steps, or a method that is not this one and takes the noise."""
+        others = ["PiGDM"] * has_gaussian(self.problem.likelihood, self.problem) + ["DAPS"]
+        *first, last = ["more steps", *(name for name in others if name != type(self).__name__)]
+        return f"{', '.join(first)} or {last} may do better" if first else f"{last} may do better"
 
     def settings(self) -> dict[str, Any]:
         """The method and its parameters."""

@@ -14,11 +14,15 @@ from fokker.errors import InputError, told
 from fokker.operators.base import LinearOperator
 from fokker.posterior.conditional import ConditionalPosterior
 from fokker.posterior.samples import as_measurements
+from fokker.processes import NoiseProcess
+from fokker.rng import Key, Rows
 from fokker.score import Denoiser, ScoreModel
 from fokker.states import Cond
 
 Forward = Callable[[Tensor], Tensor]
 ASTRAY = 1e6  # standard deviations of the data, beyond which x is a failure of the sampler
+BEYOND = 30.0  # the same where the operator has no finite value: a law of finite variance has at most 1/900 out there
+PROBES = 64  # draws of the prior at which a gradient that is zero at its mean is looked for
 MEASURED = "measurement"  # the condition that holds y, beside those of the prior
 
 
@@ -37,14 +41,17 @@ class Problem:
         self.given = prior if isinstance(prior, ConditionalPosterior) else None
         model = prior.model if isinstance(prior, ConditionalPosterior) else prior
         if not isinstance(model, ScoreModel):
-            got = type(prior).__name__
-            raise InputError(f"prior: got {got}, a score model (fit_prior, MixtureScore) or a posterior is accepted")
+            got, accepted = type(prior).__name__, "a score model (fit_prior, MixtureScore) or a posterior is accepted"
+            if getattr(prior, "kind", None) == "function_prior":
+                accepted = "prior.at(grid or points) is accepted, and by FunctionPosterior.of_values the prior itself"
+            raise InputError(f"prior: got {got}, {accepted}")
         if not callable(forward):
             raise InputError(f"forward: got {type(forward).__name__}, a differentiable function of x is accepted")
-        if not all(hasattr(likelihood, name) for name in ("log_prob", "slope", "sample")):
-            raise InputError(
-                f"likelihood: got {type(likelihood).__name__}, one such as fokker.Gaussian(0.05) is accepted"
-            )
+        if isinstance(likelihood, type) or not all(
+            hasattr(likelihood, name) for name in ("log_prob", "slope", "sample")
+        ):
+            got = f"the class {likelihood.__name__}" if isinstance(likelihood, type) else type(likelihood).__name__
+            raise InputError(f"likelihood: got {got}, one such as fokker.Gaussian(0.05) is accepted")
         self.model, self.forward, self.likelihood = model, forward, likelihood
         self.x_shape = prior.x_shape if self.given is not None else _shape_of(model, forward)
         self.y_shape = self._probe()
@@ -57,20 +64,38 @@ class Problem:
     def clean(self, x_0: Tensor, cond: Cond) -> Tensor:
         """forward(x) (B, *y_shape) of what is diffused (B, *x_shape).
 
-        Where it is not finite: FloatingPointError if x has gone astray, InputError otherwise.
+        Where it is not finite: FloatingPointError if x is more than 30 standard deviations of the data away there,
+        which is the sampler's failure; InputError if it is nearer.
         """
-        out = self._call(self.to_x(x_0, cond))
+        out = self.called(self.to_x(x_0, cond))
         if not math.isfinite(float(out.detach().sum())) and not bool(torch.isfinite(out.detach()).all()):
-            self.check_near(x_0)
+            lost = x_0[~torch.isfinite(out.detach()).flatten(1).all(1)]
+            nearest = self._reached(lost).argmin()
+            self.check_near(lost[nearest : nearest + 1], BEYOND)
             raise InputError("forward: gave NaN or infinity for a finite x, finite numbers are accepted")
         return out
 
-    def check_near(self, x_0: Tensor) -> None:
-        """FloatingPointError where what is diffused (B, *x_shape) has gone astray: a sampler that diverged."""
-        mean = self.model.moments.mean.to(x_0) if isinstance(self.model, Denoiser) else torch.zeros_like(x_0[:1])
-        reached = float((x_0.detach() - mean).abs().max())
-        if not reached <= ASTRAY * self.model.data_std:  # type: ignore[operator]
+    def check_near(self, x_0: Tensor, most: float = ASTRAY) -> None:
+        """FloatingPointError where what is diffused (B, *x_shape) is more than so many deviations of the data away: a
+        sampler that diverged.
+        """
+        reached = float(self._reached(x_0).max())
+        if not reached <= most * self.model.data_std:  # type: ignore[operator]
             raise FloatingPointError(f"x reached {reached:.3g}")
+
+    def rough_draws(self, n: int) -> Tensor:
+        """What is diffused, (n, *x_shape), with the mean of the prior and twice its variance."""
+        model = self.model
+        assert isinstance(model.process, NoiseProcess) and isinstance(model.data_std, float)
+        t = float(model.process.time_of(model.data_std))
+        drawn = model.start((n, *self.x_shape), t, Key(0, Rows.grid(1, n)), {})
+        assert isinstance(drawn, Tensor)
+        return drawn / model.process.scale(t).to(drawn)
+
+    def _reached(self, x_0: Tensor) -> Tensor:
+        """The largest distance of an entry from the prior's mean, for each row (B,)."""
+        mean = self.model.moments.mean.to(x_0) if isinstance(self.model, Denoiser) else torch.zeros_like(x_0[:1])
+        return (x_0.detach() - mean).abs().flatten(1).amax(1)
 
     def to_x(self, x_0: Tensor, cond: Cond) -> Tensor:
         """x of what is diffused, rows with their conditions; differentiable."""
@@ -83,7 +108,7 @@ class Problem:
 
     def measurements(self, y: Any) -> tuple[Tensor, bool]:
         """y as (M, *y_shape) in float64, and whether it came so; InputError for what the likelihood cannot have."""
-        out, batched = as_measurements(y, self.y_shape)
+        out, batched = as_measurements(y, self.y_shape, as_what=", as forward gives")
         if bool(out.isnan().any()):
             raise InputError("y: got NaN; y without its missing entries is accepted, and an operator without them")
         check = getattr(self.likelihood, "check", None)
@@ -104,12 +129,15 @@ class Problem:
             raise InputError(f"given: got {len(rows)} measurements for {len(y)} of y, 1 or as many are accepted")
         return {**{name: value.expand(len(y), *value.shape[1:]) for name, value in cond.items()}, MEASURED: y}
 
-    def _call(self, x: Tensor) -> Tensor:
+    def called(self, x: Tensor) -> Tensor:
+        """forward(x) (B, *y_shape) as it is, NaN or not; InputError unless it is such a tensor of real numbers."""
         out = self.forward(x)
         if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(x):
             found = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             wanted = f"a tensor ({len(x)}, m) or ({len(x)}, *y_shape)"
             raise InputError(f"forward: gave {found} for x {tuple(x.shape)}, {wanted} is accepted")
+        if out.is_complex():
+            raise InputError(f"forward: gave {out.dtype}, real numbers are accepted, such as torch.view_as_real gives")
         return out
 
     def _probe(self) -> tuple[int, ...]:
@@ -119,7 +147,7 @@ class Problem:
         x.requires_grad_()
         with torch.enable_grad():
             try:
-                out, alone = self._call(x), self._call(x[:1])
+                out, alone = self.called(x), self.called(x[:1])
             except InputError:
                 raise
             except Exception as error:  # a user's function may fail in any way
@@ -128,13 +156,43 @@ class Problem:
             raise InputError("forward: its value has lost the gradient; torch operations without detach are accepted")
         if not bool(torch.isfinite(out[0]).all()):
             raise InputError("forward: gave NaN or infinity at the prior's mean, finite numbers are accepted")
+        self._check_gradient(x, out)
         out, alone = out.detach(), alone.detach()
-        if out.numel() and float((out[0] - alone[0]).abs().max()) > 1e-3 * float(out[0].abs().max()) + 1e-6:
+        same = out.shape[1:] == alone.shape[1:]
+        if not same or (
+            out.numel() and float((out[0] - alone[0]).abs().max()) > 1e-3 * float(out[0].abs().max()) + 1e-6
+        ):
             raise InputError(
                 "forward: gave another value for a row when it came alone; rows that depend neither on each other nor "
                 "on chance are accepted"
             )
         return tuple(out.shape[1:])
+
+    def _check_gradient(self, x: Tensor, out: Tensor) -> None:
+        """InputError where values change from draw to draw of the prior, and the gradient is zero at all of them."""
+        if self.given is not None or isinstance(self.forward, LinearOperator) or bool(_slope(out, x).any()):
+            return
+        if not isinstance(self.model.process, NoiseProcess):
+            return
+        x = self.rough_draws(PROBES).requires_grad_()
+        with torch.enable_grad():
+            out = self.called(x)
+            flat = not bool(_slope(out, x).any())
+        if flat and bool((out != out[:1]).any()):
+            raise InputError(
+                "forward: its values change and its gradient is zero everywhere tried; a differentiable function is "
+                "accepted"
+            )
+
+
+def _slope(out: Tensor, x: Tensor) -> Tensor:
+    """The gradient by x of a random projection of every row of `out`."""
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
+    try:
+        (slope,) = torch.autograd.grad(out, x, weight, retain_graph=True, allow_unused=True)
+    except Exception as error:  # a user's function may fail in any way
+        raise InputError(f"forward: its gradient fails: {told(error)}") from error
+    return torch.zeros_like(x) if slope is None else slope
 
 
 def _shape_of(model: ScoreModel, forward: Any) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from fokker.errors import InputError
+from fokker.errors import Diverges, InputError
+from fokker.posterior.doubts import Doubt
 from fokker.posterior.guided import GuidedPosterior
 from fokker.posterior.samples import PosteriorSamples, check_count
 from fokker.posterior.smc import TwistedSMC
@@ -32,11 +33,17 @@ def refined(
     measurement). given: as for `sample`, but for steps.
 
     checks["moved"] is the largest change in units of what chance allows, at most 1 where the answer stands, () or (M,);
-    settings["refined"] lists steps and changes. A UserWarning says where it still moves at `most` steps. What all
-    populations miss, as a small and distant mode, no such test can see.
-    InputError for steps that are not below `most`, and for what `sample` refuses.
+    settings["refined"] lists steps and changes, and "diverged" for a run that did: it counts as one that moved. A
+    UserWarning says where it still moves at `most` steps. What all populations miss, as a small and distant mode, no
+    such test can see.
+
+    InputError for steps that are not below `most`, and for what `sample` refuses; `errors.Diverges` where the run with
+    the most steps does.
     """
     check_count(n)
+    if not isinstance(posterior, GuidedPosterior):
+        got = type(posterior).__name__
+        raise InputError(f"posterior: got {got}, one that fokker.guided(prior, forward, likelihood) gives is accepted")
     if not 1 <= steps < most:
         raise InputError(f"steps and most: got {steps} and {most}, 1 <= steps < most is accepted")
     measured, batched = posterior.problem.measurements(y)
@@ -44,20 +51,40 @@ def refined(
     before: Tensor | None = None
     moved = torch.full((len(measured),), math.inf, dtype=torch.float64)
     history: list[dict[str, float]] = []
-    run = 0
+    repeated, run = measured.repeat_interleave(GROUPS, 0), 0
     while True:
-        found = posterior.sample(measured.repeat_interleave(GROUPS, 0), each, seed + run, steps=steps, **given)
-        now = _moments(found)
-        if before is not None:
-            moved = _moved(now - before)
-        history.append({"steps": steps, "moved": float(moved.max())})
+        moved, now = torch.full_like(moved, math.inf), None
+        try:
+            found, doubts = _sampled(posterior, repeated, each, seed + run, steps=steps, **given)
+            now = _moments(found)
+            if before is not None:
+                moved = _moved(now - before)
+            history.append({"steps": steps, "moved": float(moved.max())})
+        except Diverges:
+            if 2 * steps > most:
+                raise
+            history.append({"steps": steps, "moved": math.inf, "diverged": True})
         if bool((moved <= 1).all()) or 2 * steps > most:
             break
         before, steps, run = now, 2 * steps, run + 1
+    for doubt in doubts:
+        several = sorted({k // GROUPS for k in doubt.measurements})
+        warnings.warn(Doubt(several, doubt.text), stacklevel=2)
     if not bool((moved <= 1).all()):
         still = [int(i) for i in (moved > 1).nonzero().flatten()]
         warnings.warn(f"measurements {still} still move between {steps // 2} and {steps} steps", stacklevel=2)
     return _joined(found, measured, batched, n, moved, history)
+
+
+def _sampled(posterior: GuidedPosterior, *asked: Any, **given: Any) -> tuple[PosteriorSamples, list[Doubt]]:
+    """A run, and the doubts that its samples leave: those of the last run count."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = posterior.sample(*asked, **given)
+    for one in told:
+        if not isinstance(one.message, Doubt):
+            warnings.warn(one.message, stacklevel=3)
+    return found, [one.message for one in told if isinstance(one.message, Doubt)]
 
 
 def _moments(found: PosteriorSamples) -> Tensor:

@@ -124,10 +124,12 @@ def save_parts(
 
 
 def check_target(path: str | Path) -> None:
-    """InputError where `path` does not end in .zarr, or holds something that `save` has not written."""
+    """InputError where `path` does not end in .zarr, is below a file or holds what `save` has not written."""
     path = Path(path)
     if path.suffix != ".zarr":
         raise InputError(f"path: got {path.name!r}, a name ending in .zarr is accepted")
+    if any(parent.is_file() for parent in path.parents):
+        raise InputError(f"{path}: is a place below a file, the name of a new folder is accepted")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:
@@ -144,7 +146,7 @@ def check_count(n: int) -> None:
         raise InputError(f"n: got {n!r}, a number of samples of at least 1 is accepted")
 
 
-def as_measurements(y: Any, y_shape: tuple[int, ...], name: str = "y") -> tuple[Tensor, bool]:
+def as_measurements(y: Any, y_shape: tuple[int, ...], name: str = "y", as_what: str = "") -> tuple[Tensor, bool]:
     """y as (M, *y_shape) float64 and whether it came so; InputError for any other shape, dtype, or infinities."""
     try:
         y = torch.as_tensor(y)
@@ -152,7 +154,7 @@ def as_measurements(y: Any, y_shape: tuple[int, ...], name: str = "y") -> tuple[
         raise InputError(f"{name}: got {type(y).__name__}, an array of numbers is accepted") from error
     if y.is_complex() or y.ndim not in (len(y_shape), len(y_shape) + 1) or y.shape[y.ndim - len(y_shape) :] != y_shape:
         raise InputError(
-            f"{name}: got {y.dtype} of shape {tuple(y.shape)}, {y_shape} or (M, {str(y_shape)[1:]} is accepted"
+            f"{name}: got {y.dtype} of shape {tuple(y.shape)}, {y_shape} or (M, {str(y_shape)[1:]} is accepted{as_what}"
         )
     y = y.detach().cpu().to(torch.float64)
     if bool(y.isinf().any()):

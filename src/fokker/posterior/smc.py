@@ -13,9 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from fokker.errors import InputError
+from fokker.errors import Diverges, InputError
 from fokker.posterior.dps import DPS, Held
-from fokker.posterior.gaussian_data import has_gaussian
+from fokker.posterior.gaussian_data import check_gaussian, has_gaussian
 from fokker.posterior.guided import Guide, GuidedPosterior, GuidedScore
 from fokker.posterior.pigdm import PiGDM
 from fokker.posterior.problem import MEASURED, Problem
@@ -61,7 +61,10 @@ class TwistedSMC(GuidedPosterior):
     ):
         check_count(particles)
         if twist is None:
-            twist = PiGDM if has_gaussian(likelihood, Problem(prior, forward, likelihood)) else DPS
+            problem, twist = Problem(prior, forward, likelihood), DPS
+            if has_gaussian(likelihood, problem):
+                check_gaussian("TwistedSMC", problem)
+                twist = PiGDM
         self.guided = twist(prior, forward=forward, likelihood=likelihood)
         found = self.guided.model()
         if not isinstance(found, GuidedScore):
@@ -95,6 +98,10 @@ class TwistedSMC(GuidedPosterior):
         evidence = one.pop("log_evidence")
         samples = found.samples.index_select(axis, torch.arange(n) * size // n)
         return replace(found, samples=samples, info={}, log_evidence=evidence, checks=one)
+
+    def remedy(self) -> str:
+        """What to try where samples go astray."""
+        return "more steps, more particles, another twist or DAPS may do better"
 
     def settings(self) -> dict[str, Any]:
         """Those of the base, the twist and the number of particles."""
@@ -135,6 +142,8 @@ class Particles:
         assert isinstance(x, Tensor) and isinstance(process, NoiseProcess)
         d, guided, twist = GuidedScore(self.problem, self.guide, model).both(x, t, cond)
         weight = memory.weight + twist.double()
+        if not bool(weight.isfinite().all()):
+            self.problem.check_near(d)  # weights of zero are then the sampler's failure
         if s == 0:
             log = self.problem.likelihood.log_prob(cond[MEASURED], self.problem.clean(d, cond))
             return self._end(d, memory.weight + log.double(), memory, noise)
@@ -181,7 +190,12 @@ class Particles:
         log = weight.reshape(-1, size)
         total = torch.logsumexp(log, 1, keepdim=True)
         if not bool(torch.isfinite(total).all()):
-            raise FloatingPointError("the weights of all particles are zero")
+            if bool((total == -math.inf).any()):
+                raise Diverges(
+                    f"y: its probability is zero for all {size} particles: y contradicts the prior or the likelihood "
+                    "(counts: a background above 0 allows for more), or particles and steps are too few"
+                )
+            raise FloatingPointError("the weights of the particles are not finite")
         edges = (log - total).exp().cumsum(1)
         xi = noise(1)
         assert isinstance(xi, Tensor)

@@ -90,7 +90,7 @@ class Pairs(Draws):
         cond: Mapping[str, Any] | None = None,
         support: Support | None = None,
     ):
-        if likelihood is not None and not hasattr(likelihood, "sample"):
+        if likelihood is not None and (isinstance(likelihood, type) or not hasattr(likelihood, "sample")):
             raise InputError(f"likelihood: got {likelihood!r}, a law such as Gaussian(0.1) is accepted")
         for name in cond or {}:
             if name in OWN:
