@@ -38,6 +38,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/guidance_exact.py collect
 	$(BIN)/python benchmarks/guidance.py run
 	$(BIN)/python benchmarks/guidance.py collect
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/field_baselines.py run
+	$(BIN)/python benchmarks/field_baselines.py collect
 
 paper: $(STAMP)
 	$(BIN)/python benchmarks/paper.py run
