@@ -14,7 +14,16 @@ ROOT = Path(fokker.__file__).parent
 # From the bottom up; a module imports from its own group and from those below it.
 ORDER = [
     {"errors"},
-    {"rng", "storage", "grids", "random_fields", "kernel_fields", "estimated_fields", "covariance"},
+    {
+        "rng",
+        "storage",
+        "grids",
+        "random_fields",
+        "kernel_fields",
+        "interpolated_fields",
+        "estimated_fields",
+        "covariance",
+    },
     {"locks"},
     {"noise", "processes", "custom_process", "ddpm", "time_grid"},
     {"states", "support"},

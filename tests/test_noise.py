@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import interpn
 from skfem import MeshTri
 
 import fokker
@@ -42,6 +43,9 @@ NOISES = {  # name: (noise, shape of the state)
     "plane": (fokker.Correlated(PLANE, points(5, 2)), (5,)),
     "matrix": (Fixed(), (2,)),
     "features": (fokker.Correlated(fokker.KernelField(dimension=2, features=6), points(5, 2)), (5,)),
+    "interpolated": (fokker.Correlated(fokker.InterpolatedField((12,)), points(5)), (5,)),
+    "interpolated_channels": (fokker.Correlated(fokker.InterpolatedField((3, 4)), points(4, 2)), (4, 2)),
+    "interpolated_box": (fokker.Correlated(fokker.InterpolatedField((2, 4, 3)), points(6, 3)), (6,)),
     "grid_cosine": (fokker.OnGrid(PLANE, (3, 4)), (3, 4)),
     "grid_cosine_channels": (fokker.OnGrid(LINE, (4,)), (2, 4)),
     "grid_sine": (fokker.OnGrid(fokker.SineField(2, 5, 1.5, 2.0), (3, 2)), (3, 2)),
@@ -95,7 +99,7 @@ def test_dtype_and_shape_are_those_of_the_state(name, dtype):
         assert out.shape == like.shape and out.dtype == dtype
 
 
-@pytest.mark.parametrize(("field", "dimension"), [(LINE, 1), (PLANE, 2)])
+@pytest.mark.parametrize(("field", "dimension"), [(LINE, 1), (PLANE, 2), (fokker.InterpolatedField((5, 3, 4)), 3)])
 def test_a_key_fixes_the_function_at_any_points(field, dimension):
     noise, key = fokker.Correlated(field), Key(3, Rows.grid(1, 6))
     coarse, fine = points(8, dimension), torch.cat([points(20, dimension, seed=1), points(8, dimension)])
@@ -139,6 +143,47 @@ def test_a_singular_covariance_is_refused():
     twice = fokker.Correlated(LINE, points(3)[[0, 1, 1]])
     with pytest.raises(InputError, match="singular"):
         twice.log_det(torch.zeros(1, 3))
+
+
+# --- White noise on a grid, interpolated
+
+
+@pytest.mark.parametrize("nodes", [(9,), (3, 5), (3, 2, 4)])
+def test_interpolated_noise_has_the_covariance_of_its_weights(nodes):
+    """W by SciPy, one node after the other. False-alarm rate 1e-4; white noise at the points is the control."""
+    field, where = fokker.InterpolatedField(nodes), points(4, len(nodes), seed=3)
+    axes, unit = [np.linspace(0, 1, n) for n in nodes], np.eye(field.size).reshape(-1, *nodes)
+    w = torch.from_numpy(np.stack([interpn(axes, one, where.numpy()) for one in unit], 1))
+    torch.testing.assert_close(field.basis(where), w, rtol=0, atol=1e-12)
+    torch.testing.assert_close(field.variance(where), w.square().sum(1), rtol=0, atol=1e-12)
+    like = torch.empty(20_000, 4, dtype=torch.float64)
+    drawn = fokker.Correlated(field, where).sample(like, Key(2, Rows.grid(1, len(like))))
+    assert moment_z(drawn, torch.zeros(4), w @ w.T).abs().max() < limit(14)
+    assert moment_z(drawn, torch.zeros(4), torch.eye(4, dtype=torch.float64)).abs().max() > limit(14)
+
+
+def test_variance_of_interpolated_noise_is_one_at_nodes_and_least_between_them():
+    field = fokker.InterpolatedField((5, 3))
+    nodes = torch.cartesian_prod(torch.linspace(0, 1, 5), torch.linspace(0, 1, 3)).double()
+    torch.testing.assert_close(field.basis(nodes), torch.eye(15, dtype=torch.float64), rtol=0, atol=1e-12)
+    middle, fine = torch.tensor([[0.375, 0.75]]), fokker.Grid((400, 400)).points
+    assert float(field.variance(middle)) == pytest.approx(0.25)
+    assert float(field.variance(fine).mean()) == pytest.approx(4 / 9, rel=1e-4)  # (2/3)^d
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda: fokker.InterpolatedField((5, 1)), "nodes: got"),
+        (lambda: fokker.InterpolatedField((2, 2, 2, 2)), "nodes: got"),
+        (lambda: fokker.InterpolatedField((4, 4)).basis(torch.tensor([[0.5, 0.5], [0.5, 1.2]])), r"\(0.5, 1.2\)"),
+        (lambda: fokker.InterpolatedField((4, 4)).basis(torch.tensor([[0.5]])), "dimension 2"),
+    ],
+)
+def test_bad_grids_and_points_outside_are_told_in_a_line(wrong, told):
+    with pytest.raises(InputError, match=told) as raised:
+        wrong()
+    assert "\n" not in str(raised.value)
 
 
 # --- Fields

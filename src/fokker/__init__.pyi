@@ -11,6 +11,7 @@ from .fields.posterior import FunctionPosterior
 from .fields.prior import FunctionPrior
 from .flow_density import log_prob
 from .grids import Grid
+from .interpolated_fields import InterpolatedField
 from .kernel_fields import KernelField
 from .likelihood_counts import Poisson
 from .likelihood_custom import LogDensity
@@ -64,9 +65,9 @@ __all__ = [
     "DAPS", "DDIM", "DDPM", "DDRM", "DPS", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior",
     "Correlated", "CosineField", "CosineSpectrum", "CustomProcess", "DDPMIndices", "EulerMaruyama",
     "FunctionPosterior", "FunctionPrior", "Gaussian", "GaussianScore", "GaussianTransition", "Grid", "Heun",
-    "HeunTime", "InputError", "Joint", "Karras", "KernelField", "KnownLikelihood", "Laplace", "LinearOperator",
-    "LogDensity", "LogNormal", "LogSNR", "MeshField", "MixtureScore", "MomentMatching", "MonteCarlo", "Multiplicative",
-    "NoiseProcess", "OnGrid", "PeriodicField", "PiGDM", "PointObservations", "Poisson", "PosteriorSamples",
+    "HeunTime", "InputError", "InterpolatedField", "Joint", "Karras", "KernelField", "KnownLikelihood", "Laplace",
+    "LinearOperator", "LogDensity", "LogNormal", "LogSNR", "MeshField", "MixtureScore", "MomentMatching", "MonteCarlo",
+    "Multiplicative", "NoiseProcess", "OnGrid", "PeriodicField", "PiGDM", "PointObservations", "Poisson", "PosteriorSamples",
     "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SineField",
     "SparseMeshField", "SpectralOperator", "StudentT", "SumScore", "TiltedScore", "Transition", "TwistedSMC",
     "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound",
