@@ -63,11 +63,11 @@ __version__: str
 
 __all__ = [
     "DAPS", "DDIM", "DDPM", "DDRM", "DPS", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior",
-    "Correlated", "CosineField", "CosineSpectrum", "CustomProcess", "DDPMIndices", "EulerMaruyama",
-    "FunctionPosterior", "FunctionPrior", "Gaussian", "GaussianScore", "GaussianTransition", "Grid", "Heun",
-    "HeunTime", "InputError", "InterpolatedField", "Joint", "Karras", "KernelField", "KnownLikelihood", "Laplace",
-    "LinearOperator", "LogDensity", "LogNormal", "LogSNR", "MeshField", "MixtureScore", "MomentMatching", "MonteCarlo",
-    "Multiplicative", "NoiseProcess", "OnGrid", "PeriodicField", "PiGDM", "PointObservations", "Poisson", "PosteriorSamples",
+    "Correlated", "CosineField", "CosineSpectrum", "CustomProcess", "DDPMIndices", "EulerMaruyama", "FunctionPosterior",
+    "FunctionPrior", "Gaussian", "GaussianScore", "GaussianTransition", "Grid", "Heun", "HeunTime", "InputError",
+    "InterpolatedField", "Joint", "Karras", "KernelField", "KnownLikelihood", "Laplace", "LinearOperator", "LogDensity",
+    "LogNormal", "LogSNR", "MeshField", "MixtureScore", "MomentMatching", "MonteCarlo", "Multiplicative",
+    "NoiseProcess", "OnGrid", "PeriodicField", "PiGDM", "PointObservations", "Poisson", "PosteriorSamples",
     "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SineField",
     "SparseMeshField", "SpectralOperator", "StudentT", "SumScore", "TiltedScore", "Transition", "TwistedSMC",
     "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound",
