@@ -118,6 +118,16 @@ def test_the_mixture_knows_which_process_it_was():
         assert (own - other).square().mean() < 0.1 * alone.draw(50, 0, "scale").cells.var()
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_exact_posterior_is_one_function_wherever_it_is_asked(name):
+    points, y = torch.tensor([0.1, 0.4, 0.8]).double(), torch.tensor([1.0, -0.5, 0.3]).double()
+    cells = FAMILIES[name].posterior(points, y, 0.1, 4, 0)
+    some = FAMILIES[name].posterior(points, y, 0.1, 4, 0, where=GRID.points[[90, 3, 40], 0])
+    torch.testing.assert_close(some.mean, cells.mean[[90, 3, 40]], rtol=1e-9, atol=1e-9)
+    near = FAMILIES[name].posterior(points, y, 0.1, 4, 0, where=GRID.points[:, 0] + 1e-6)
+    torch.testing.assert_close(near.mean, cells.mean, rtol=0, atol=1e-3)
+
+
 def test_functions_at_points_are_those_on_cells():
     for family in FAMILIES.values():
         drawn = family.draw(5, 0, "some")

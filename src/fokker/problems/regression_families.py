@@ -24,6 +24,7 @@ from fokker.rng import stream
 
 CELLS = 128
 GRID = Grid((CELLS,))
+CENTRES = GRID.points[:, 0]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Functions:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known of one function exactly: mean (128,), independent samples (n, 128).
+    """What is known of one function exactly, at points: mean (P,), independent samples (n, P).
 
     ess: effective number of the draws that the answer comes from; infinite where it is closed.
     """
@@ -54,8 +55,13 @@ class Family(ABC):
         """`count` functions, fixed by the seed and the name of the part."""
 
     @abstractmethod
-    def posterior(self, points: Tensor, y: Tensor, std: float, n: int, seed: int, case: int = 0) -> Answer:
-        """Given y (m,) = f(points (m,)) + N(0, std^2), with n samples; case: keeps its numbers apart from others'."""
+    def posterior(
+        self, points: Tensor, y: Tensor, std: float, n: int, seed: int, case: int = 0, where: Tensor = CENTRES
+    ) -> Answer:
+        """Given y (m,) = f(points (m,)) + N(0, std^2), with n samples, at the points `where` (P,).
+
+        case: keeps its numbers apart from others'.
+        """
 
 
 @dataclass(frozen=True)
@@ -81,16 +87,18 @@ class Processes(Family):
             cells[which == index] = field.on_grid(xi[which == index], (CELLS,))
         return Functions(cells, at)
 
-    def posterior(self, points: Tensor, y: Tensor, std: float, n: int, seed: int, case: int = 0) -> Answer:
+    def posterior(
+        self, points: Tensor, y: Tensor, std: float, n: int, seed: int, case: int = 0, where: Tensor = CENTRES
+    ) -> Answer:
         """The mixture of the processes' posteriors, weighted by their evidences."""
         rng = stream(seed, "regression/exact", case)
         posteriors = [GaussianProcess(field).posterior(points[:, None], std) for field in self.fields]
         weights = torch.stack([posterior.log_evidence(y) for posterior in posteriors]).softmax(0)
-        means = torch.stack([posterior.mean(y, GRID.points) for posterior in posteriors])
+        means = torch.stack([posterior.mean(y, where[:, None]) for posterior in posteriors])
         counts = rng.multinomial(n, weights.numpy() / float(weights.sum()))
         seeds = rng.integers(2**63, size=len(posteriors))
         parts = [
-            posterior.sample(y, GRID.points, int(count), int(own))
+            posterior.sample(y, where[:, None], int(count), int(own))
             for posterior, count, own in zip(posteriors, counts, seeds)
         ]
         return Answer(weights @ means, torch.cat(parts)[torch.from_numpy(rng.permutation(n))])
@@ -119,7 +127,9 @@ class Waves(Family):
         cells = a * self._shape(k, phase, GRID.points[:, 0])
         return Functions(cells, lambda points: a * self._shape(k, phase, points))
 
-    def posterior(self, points: Tensor, y: Tensor, std: float, n: int, seed: int, case: int = 0) -> Answer:
+    def posterior(
+        self, points: Tensor, y: Tensor, std: float, n: int, seed: int, case: int = 0, where: Tensor = CENTRES
+    ) -> Answer:
         """By draws of (k, phase) from squares weighted by their evidence; a given these is Gaussian."""
         rng = stream(seed, "regression/exact", case)
         sides = (torch.arange(self.squares, dtype=torch.float64) + 0.5) / self.squares
@@ -137,7 +147,7 @@ class Waves(Family):
         centre = (self.height / self.spread**2 + shape @ y / std**2) / precision
         picked = torch.from_numpy(rng.choice(self.draws, n, p=weights.numpy() / float(weights.sum())))
         a = centre[picked] + torch.from_numpy(rng.standard_normal(n)) / precision[picked].sqrt()
-        everywhere = self._shape(k, phase, GRID.points[:, 0])
+        everywhere = self._shape(k, phase, where)
         return Answer(
             (weights * centre) @ everywhere, a[:, None] * everywhere[picked], float(1 / weights.square().sum())
         )
