@@ -36,6 +36,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/guidance_battery.py .bench/guidance-battery
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/guidance_exact.py run
 	$(BIN)/python benchmarks/guidance_exact.py collect
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/discretisation.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/context_points.py
+	$(BIN)/python benchmarks/functions_page.py
 	$(BIN)/python benchmarks/guidance.py run
 	$(BIN)/python benchmarks/guidance.py collect
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/field_baselines.py run
