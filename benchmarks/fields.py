@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "fields"
 RUNS = {f"{family}-field": kind for family, kind in FAMILIES.items()}
 PAGE = ROOT / "docs" / "fields.md"
-FIGURES = ("ratios", "coverage")
+FIGURES = ("errors", "coverage")
 
 HEAD = """# Fields seen at a few points, beside the exact posterior
 
