@@ -451,3 +451,34 @@ def test_ones_own_gaussian_density_is_the_gaussian():
 def test_a_density_that_fails_is_told_in_a_line(density):
     with pytest.raises(InputError, match="log_prob"):
         make("dps", likelihood=fokker.LogDensity(density)).sample(Y, 10)
+
+
+@pytest.mark.parametrize(
+    ("forward", "wrong"),
+    [
+        (lambda x: x[:, :1] + x[:, 1:].detach(), True),
+        (lambda x: x + (x.round() - x).detach(), True),  # straight through
+        (lambda x: 2 * x.abs(), False),
+        (lambda x: torch.sin(50 * x) + 1000, False),
+        (lambda x: torch.log(x), False),  # NaN at most draws
+    ],
+)
+def test_a_gradient_that_is_not_that_of_the_values_is_told(forward, wrong):
+    prior = fokker.GaussianScore(fokker.VarianceExploding(), np.ones(2), np.eye(2))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        fokker.PiGDM(prior, forward=forward, likelihood=fokker.Gaussian(0.3))
+    assert ["gradient is not that" in str(one.message) for one in told] == [True] * wrong
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"twist": "PiGDM"}, "twist: got 'PiGDM'"),
+        ({"particles": 0}, "particles: got 0"),
+        ({"twist": dict}, "twist: got"),
+    ],
+)
+def test_what_particles_are_not_made_of(more, reason):
+    with pytest.raises(InputError, match=reason):
+        fokker.TwistedSMC(mixture(VE), forward=Matrix(ROW), likelihood=fokker.Gaussian(0.5), **more)

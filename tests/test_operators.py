@@ -280,6 +280,7 @@ NAN = np.array([[1.0, np.nan, 0.0]])
     ("make", "message"),
     [
         (lambda: ops.Matrix(np.zeros(3)), r"Matrix: matrix: got shape \(3,\)"),
+        (lambda: ops.Matrix(np.ones((1, 2)) * 1j), "Matrix: matrix: got complex numbers"),
         (lambda: ops.Matrix("abc"), "Matrix: matrix: got str, an array of numbers"),
         (lambda: ops.Matrix(NAN), r"Matrix: matrix: entry \(0, 1\) is nan, finite"),
         (lambda: ops.Matrix(np.eye(3), (4,)), r"a matrix \(3, 3\) with x_shape \(4,\)"),

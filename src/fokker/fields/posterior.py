@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -137,6 +138,11 @@ class First(LinearOperator):
 def _root(likelihood: Gaussian, shape: tuple[int, ...]) -> Tensor:
     """The standard deviation, one for each entry of y, or a factor of the covariance."""
     if likelihood.covariance is not None:
+        if len(likelihood.covariance) != math.prod(shape):
+            found = tuple(likelihood.covariance.shape)
+            raise InputError(f"likelihood: got a covariance {found}, one for {math.prod(shape)} entries is accepted")
         return torch.linalg.cholesky(likelihood.covariance)
     variance: Any = torch.as_tensor(likelihood.variance, dtype=torch.float64)
+    if variance.ndim > len(shape) or any(k not in (1, n) for k, n in zip(reversed(variance.shape), reversed(shape))):
+        raise InputError(f"likelihood: got noise of shape {tuple(variance.shape)}, {shape} or a number is accepted")
     return variance.sqrt() if variance.ndim == 0 else variance.expand(shape).flatten().sqrt()

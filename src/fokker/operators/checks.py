@@ -37,9 +37,12 @@ def checked_count(name: str, value: int, least: int, most: int | None = None) ->
 def checked_array(name: str, value: ArrayLike | Tensor, axes: int) -> NDArray[np.float64]:
     """A copy in float64; InputError unless it has so many axes, is not empty and all its entries are finite."""
     try:
-        array = np.array(value.detach().cpu().numpy() if isinstance(value, Tensor) else value, dtype=np.float64)
+        given = np.asarray(value.detach().cpu().numpy() if isinstance(value, Tensor) else value)
+        array = np.array(given.real if np.iscomplexobj(given) else given, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{name}: got {type(value).__name__}, an array of numbers is accepted") from None
+    if np.iscomplexobj(given):
+        raise InputError(f"{name}: got complex numbers, real ones are accepted")
     if array.ndim != axes or array.size == 0:
         raise InputError(f"{name}: got shape {array.shape}, an array with {axes} axes that is not empty is accepted")
     if not np.isfinite(array).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ Forward = Callable[[Tensor], Tensor]
 ASTRAY = 1e6  # standard deviations of the data, beyond which x is a failure of the sampler
 BEYOND = 30.0  # the same where the operator has no finite value: a law of finite variance has at most 1/900 out there
 PROBES = 64  # draws of the prior at which a gradient that is zero at its mean is looked for
+CHECKED = 16  # draws at which the gradient is compared with differences
+STEP = 1e-3  # of these, in standard deviations of the data
+MISMATCH = 0.2  # relative; a kink between the two ends of a difference concerns few draws, a detached part all
 MEASURED = "measurement"  # the condition that holds y, beside those of the prior
 
 
@@ -169,27 +173,68 @@ class Problem:
         return tuple(out.shape[1:])
 
     def _check_gradient(self, x: Tensor, out: Tensor) -> None:
-        """InputError where values change from draw to draw of the prior, and the gradient is zero at all of them."""
-        if self.given is not None or isinstance(self.forward, LinearOperator) or bool(_slope(out, x).any()):
+        """InputError where values change from draw to draw of the prior, and the gradient is zero at all of them; a
+        UserWarning where it is not that of the values, as when a part is detached.
+        """
+        if self.given is not None or isinstance(self.forward, LinearOperator):
             return
         if not isinstance(self.model.process, NoiseProcess):
             return
-        x = self.rough_draws(PROBES).requires_grad_()
-        with torch.enable_grad():
-            out = self.called(x)
-            flat = not bool(_slope(out, x).any())
-        if flat and bool((out != out[:1]).any()):
+        flat = not bool(_slope(out, x).any())
+        x = self.rough_draws(PROBES if flat else CHECKED).requires_grad_()
+        try:
+            with torch.enable_grad():
+                out = self.called(x)
+                slope = _slope(out, x)
+            mismatch = self._mismatch(x.detach(), slope, out.detach())
+        except InputError:
+            raise
+        except Exception:  # outside its domain, where the posterior may never be
+            return
+        if flat and not bool(slope.any()) and bool((out != out[:1]).any()):
             raise InputError(
                 "forward: its values change and its gradient is zero everywhere tried; a differentiable function is "
                 "accepted"
             )
+        if mismatch > MISMATCH:
+            warnings.warn(
+                "forward: its gradient is not that of its values, by differences at draws of the prior; is a part of "
+                "it detached or rounded?",
+                stacklevel=5,
+            )
+
+    def _mismatch(self, x: Tensor, slope: Tensor, out: Tensor) -> float:
+        """The median over rows of the relative difference between derivatives by autograd and by central differences,
+        along a random direction; 0 where values are not finite or hardly change.
+        """
+        along = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
+        step = STEP * float(self.model.data_std)  # type: ignore[arg-type]
+        weight = _weight(out)
+        ahead, behind = (self._weighed(x + sign * step * along, weight) for sign in (1, -1))
+        differences = (ahead - behind).double().sum(1) / (2 * step)
+        own = (slope * along).flatten(1).double().sum(1)
+        size = torch.maximum(differences.abs(), own.abs())
+        # digits that the difference of rounded values has lost
+        lost = 100 * torch.finfo(out.dtype).eps * (out * weight).flatten(1).double().abs().sum(1) / step
+        told = (size > lost) & size.isfinite()
+        if 2 * int(told.sum()) < len(x):
+            return 0.0
+        return float(((differences - own).abs() / size)[told].median())
+
+    def _weighed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """forward(x) weight (B, m), called as for a gradient: an operator may ask for one itself."""
+        with torch.enable_grad():
+            return (self.called(x.requires_grad_()).detach() * weight).flatten(1)
+
+
+def _weight(out: Tensor) -> Tensor:
+    return torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
 
 
 def _slope(out: Tensor, x: Tensor) -> Tensor:
     """The gradient by x of a random projection of every row of `out`."""
-    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
     try:
-        (slope,) = torch.autograd.grad(out, x, weight, retain_graph=True, allow_unused=True)
+        (slope,) = torch.autograd.grad(out, x, _weight(out), retain_graph=True, allow_unused=True)
     except Exception as error:  # a user's function may fail in any way
         raise InputError(f"forward: its gradient fails: {told(error)}") from error
     return torch.zeros_like(x) if slope is None else slope

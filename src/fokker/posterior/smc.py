@@ -19,7 +19,7 @@ from fokker.posterior.gaussian_data import check_gaussian, has_gaussian
 from fokker.posterior.guided import Guide, GuidedPosterior, GuidedScore
 from fokker.posterior.pigdm import PiGDM
 from fokker.posterior.problem import MEASURED, Problem
-from fokker.posterior.samples import PosteriorSamples, check_count
+from fokker.posterior.samples import PosteriorSamples
 from fokker.processes import NoiseProcess
 from fokker.rng import uniform_of
 from fokker.samplers.base import Carried, GaussianStep, Sampler, StepNoise
@@ -59,7 +59,10 @@ class TwistedSMC(GuidedPosterior):
         twist: type[GuidedPosterior] | None = None,
         particles: int = 1024,
     ):
-        check_count(particles)
+        if isinstance(particles, bool) or not isinstance(particles, int) or particles < 1:
+            raise InputError(f"particles: got {particles!r}, an integer of at least 1 is accepted")
+        if twist is not None and not (isinstance(twist, type) and issubclass(twist, GuidedPosterior)):
+            raise InputError(f"twist: got {twist!r}, one of the classes DPS, PiGDM and MomentMatching is accepted")
         if twist is None:
             problem, twist = Problem(prior, forward, likelihood), DPS
             if has_gaussian(likelihood, problem):
