@@ -116,9 +116,9 @@ def test_data_impossible_under_the_prior_are_told(method, noise):
 
 
 def test_functions_far_from_their_prior_are_told():
-    """Their noise is coloured, and has a deviation of its own at every point."""
+    """Their noise is coloured, and has a deviation of its own at every point. Seen at centres of cells."""
     prior = fokker.fit_functions(fields(), steps=1, network=SMALL).no_network()
-    posterior = fokker.FunctionPosterior.of_values(prior, [0.3, 0.8], likelihood=fokker.Gaussian(1e-3))
+    posterior = fokker.FunctionPosterior.of_values(prior, [5.5 / 16, 12.5 / 16], likelihood=fokker.Gaussian(1e-3))
     y = torch.tensor([[1.0, 1.2], [100.0, 100.0]])
     (told,) = doubts(posterior.sample, y, 32)
     assert told.startswith("measurement 1: 32 of 32 samples lie where the prior has no mass")

@@ -60,7 +60,7 @@ def test_told_data_stand_on_their_cells_and_change_no_gaussian(pairs):
     residual = torch.tensor([[0.5, 0.25, -1.0], [1.0, 0.0, 2.0]], dtype=F64)
     z, rho = torch.randn(2, 16, generator=torch.Generator().manual_seed(2)), torch.tensor(0.7)
     model, complete = prior.at(), whole.no_network().at()
-    cond = Factor.of(model.process.noise, rows, 0.1).cond(residual)
+    cond = Factor.of(model.process.noise, rows, 0.01).cond(residual)
     cond = {name: value.expand(2, *value.shape[1:]) for name, value in cond.items()}
     guess, std, channels = model._gaussian(z, rho, Update.from_cond(cond))
     d, expected = prior.data_std, torch.zeros(2, 3, 16, dtype=F64)

@@ -22,6 +22,7 @@ ORDER = [
         "kernel_fields",
         "interpolated_fields",
         "estimated_fields",
+        "continued_fields",
         "covariance",
     },
     {"locks"},

@@ -494,6 +494,21 @@ def test_correlated_amplitudes_are_those_of_fields_that_change_from_place_to_pla
     assert fokker.CosineSpectrum.fitted(even).leading is None
 
 
+@pytest.mark.parametrize("kind", ["lines", "one shape", "fixed edges", "nothing on one half"])
+def test_correlated_amplitudes_that_depend_on_each_other_exactly(kind):
+    """Fields of fewer dimensions than modes: their variance is found at every cell."""
+    x, xi = fokker.Grid((32,)).points[:, 0], normal(400, 2)
+    paths = brownian(400, 32)
+    fields = {
+        "lines": xi[:, :1] + xi[:, 1:] * x,
+        "one shape": xi[:, :1] * torch.sin(3 * x),
+        "fixed edges": paths * (x > 1 / 32) * (x < 31 / 32),
+        "nothing on one half": paths * (x < 0.5),
+    }[kind]
+    field = fokker.CosineSpectrum.fitted(fields)
+    close(field.variance(fokker.Grid((32,)).points), fields.var(0), 1e-9)
+
+
 def test_correlated_amplitudes_of_few_modes_of_images():
     """6 x 6 of 12 x 12 modes from 120 fields: the variance differs from place to place, and most of that is found."""
     image = brownian(120 * 12, 12).reshape(120, 12, 12).cumsum(1)  # Brownian sheets

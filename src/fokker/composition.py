@@ -42,6 +42,11 @@ class Composed(ScoreModel):
         return getattr(self._first, "coordinates", None)
 
     @property
+    def data_mean(self) -> Any:
+        """The first model's."""
+        return self._first.data_mean
+
+    @property
     def time_range(self) -> tuple[float, float]:
         """The first model's."""
         return self._first.time_range

@@ -117,6 +117,7 @@ class CosineSpectrum(SpectralField):
         varies = (low.var(0) > EVEN * low.var(0).max()).flatten()
         seen, held = (part.flatten(1)[:, varies] for part in (low[~out], low[out]))
         covariance = seen.T.cov().reshape(seen.shape[1], -1)
+        covariance = covariance + EVEN * torch.diag(covariance.diagonal())  # waves may depend on each other exactly
         alone = _log_normal(held, torch.diag(covariance.diagonal()))
         best, chosen = 0.0, None
         for box in dict.fromkeys(boxes):

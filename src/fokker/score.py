@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ class ScoreModel(ABC):
     data_std: float | dict[str, float]  # of what is diffused, root mean square over its entries
     dtype: torch.dtype
     device: torch.device
+
+    @property
+    def data_mean(self) -> Any:
+        """The mean of what is diffused, None where it is zero or not known; by part."""
+        return over_parts(lambda process: None, self.process)
 
     @property
     @abstractmethod
@@ -79,6 +85,12 @@ class Denoiser(ScoreModel):
     moments: Moments
     data_std: float
     rho_range: tuple[float, float]
+
+    @cached_property
+    def data_mean(self) -> Tensor | None:
+        """That of the moments; a model made for one's own first draw may do without."""
+        mean = self.moments.mean if hasattr(self, "moments") else torch.zeros(())
+        return mean if bool(mean.any()) else None
 
     @abstractmethod
     def denoised(self, z: Tensor, rho: Tensor, cond: Cond) -> Tensor:
@@ -229,6 +241,11 @@ class Joint(ScoreModel):
         self.data_std = {name: model.data_std for name, model in models.items()}
         first = next(iter(models.values()))
         self.dtype, self.device = first.dtype, first.device
+
+    @property
+    def data_mean(self) -> dict[str, Tensor | None]:
+        """That of each part."""
+        return {name: model.data_mean for name, model in self.models.items()}
 
     @property
     def time_range(self) -> tuple[float, float]:

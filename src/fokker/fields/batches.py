@@ -80,7 +80,7 @@ class OnGrids:
         shape = self.model.x_shape
         chosen, std = self.observations.draw(math.prod(shape), generator)
         rows = torch.eye(math.prod(shape), dtype=torch.float64)[chosen].unflatten(1, shape)
-        return chosen, std, Factor.of(self.model.process.noise, rows.to(self.model.device), std)
+        return chosen, std, Factor.of(self.model.process.noise, rows.to(self.model.device), std**2)
 
     def _cond(self, x: Tensor, sets: Sequence[tuple[Tensor, float, Factor]], generator: torch.Generator) -> Cond:
         flat, mean = x.flatten(1).double(), self.model.mean.flatten().double()
@@ -128,5 +128,5 @@ class OnPoints:
             rows = torch.eye(context, dtype=torch.float64, device=values.device)[seen]
             noise = std * torch.randn(len(x), len(seen), generator=generator, dtype=torch.float64)
             residual = (values[:, :context].double() - model.mean) @ rows.T + noise.to(values.device)
-            cond |= Factor.of(model.process.noise, rows, std).cond(residual)
+            cond |= Factor.of(model.process.noise, rows, std**2).cond(residual)
         return values, cond

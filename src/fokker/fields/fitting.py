@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fokker.continued_fields import continued
 from fokker.errors import InputError
 from fokker.estimated_fields import CosineSpectrum
 from fokker.fields.batches import Batches, OnGrids, OnPoints
@@ -40,6 +41,7 @@ FUNCTIONS = Recipe(
     grid=Karras(),
     steps=32,
 )
+MODES = 2**12  # of noise drawn at points at every step
 AT_POINTS = replace(
     FUNCTIONS,
     name="functions at points",
@@ -82,6 +84,7 @@ def fit_functions(
     grid = Grid(tuple(x.shape[1:]))
     mean = x.mean(0)
     field, data_std = _law(x - mean)
+    field = continued(field, MODES) if points else field  # two points may share a cell
     channels = 1 if observations is None else 4
     sizes = {**recipe.network, **(network if isinstance(network, dict) else {})}
     if not isinstance(network, nn.Module):

@@ -14,11 +14,13 @@ from fokker.fields.points import PointScore
 from fokker.fields.prior import FunctionPrior
 from fokker.fields.score import FunctionScore
 from fokker.fields.update import Factor
+from fokker.fields.values import BetweenCells, First, values_between
 from fokker.grids import Grid
 from fokker.likelihoods import Gaussian
 from fokker.operators.base import LinearOperator
 from fokker.operators.evaluation import PointValues
 from fokker.posterior.guided import GuidedPosterior
+from fokker.posterior.problem import Problem
 from fokker.posterior.samples import PosteriorSamples
 from fokker.random_fields import checked_points
 from fokker.samplers.base import Sampler
@@ -48,7 +50,7 @@ class FunctionPosterior(GuidedPosterior):
 
     def check(self) -> None:
         """A linear operator, Gaussian noise, and a prior of functions."""
-        model, operator, likelihood = self.problem.model, self.problem.linear, self.problem.likelihood
+        model, operator, likelihood = self.problem.model, _affine(self.problem), self.problem.likelihood
         if not isinstance(model, FunctionScore):
             raise InputError(f"prior: got {type(model).__name__}, FunctionPrior.at(...) is accepted")
         if operator is None:
@@ -60,9 +62,15 @@ class FunctionPosterior(GuidedPosterior):
             raise InputError(
                 f"likelihood: got {type(likelihood).__name__}, Gaussian is accepted; PiGDM and MomentMatching take it"
             )
-        rows, root = operator.matrix().to(model.device), _root(likelihood, self.problem.y_shape)
-        factor = Factor.of(model.process.noise, rows.unflatten(1, model.x_shape), root)
-        self._model = model.observing(factor, rows @ model.mean.flatten().double())
+        self._tell(_variance(likelihood, self.problem.y_shape))
+
+    def _tell(self, variance: Tensor) -> None:
+        """The model given the data, with noise of this variance."""
+        model, operator = self.problem.model, _affine(self.problem)
+        assert isinstance(model, FunctionScore) and operator is not None
+        rows = operator.matrix().to(model.device).unflatten(1, model.x_shape)
+        seen_mean = self.problem.called(model.mean[None].double())[0]
+        self._model = model.observing(Factor.of(model.process.noise, rows, variance), seen_mean)
 
     @classmethod
     def of_values(
@@ -71,8 +79,10 @@ class FunctionPosterior(GuidedPosterior):
         """p(f given values at the points `seen` (m, dim)), on the grid or at the points `where` (default: of training).
 
         Points may be anywhere in the domain, several at one place, or none at all ([]), which gives the prior; of one
-        dimension they may be a list of numbers (m,). A network on grids has f continued between the cells by its
-        cosines; one on points carries `seen` along and drops it at the end.
+        dimension they may be a list of numbers (m,). A network on points carries `seen` along and drops it at the end.
+        One on grids is told what the values say of those on the cells: f at q given f on the cells X is taken as
+        N(mean(q) + K (f - mean)(X), d^2 (C(q, q) - K C(X, q))), K = C(q, X) C(X, X)^-1, as of the Gaussian whose
+        spectrum goes on beyond the waves of X as it falls below (`continued_fields`); that variance is noise to them.
 
         Raises InputError for what is no `FunctionPrior`, and for points outside the domain.
         """
@@ -83,13 +93,30 @@ class FunctionPosterior(GuidedPosterior):
             )
         points = checked_points(_as_points(seen, prior.grid.dimension), prior.grid.dimension, (0.0, 1.0))
         if not prior.on_points:
-            model = prior.at(where)
-            return cls(model, forward=PointValues(model.x_shape, points), likelihood=likelihood)
+            return cls._on_cells(prior, prior.at(where), points, likelihood)
         there = prior.at(where)
         assert isinstance(there, PointScore)
         model = prior.at(torch.cat([points, there.points]))
         found = cls(model, forward=First(len(points), model.x_shape), likelihood=likelihood)
         found.dropped = len(points)
+        return found
+
+    @classmethod
+    def _on_cells(
+        cls, prior: FunctionPrior, model: FunctionScore, points: Tensor, likelihood: Gaussian
+    ) -> FunctionPosterior:
+        """For a network on grids: what the cells leave open at the points is noise of the values."""
+        on_cells = cls(model, forward=PointValues(model.x_shape, points), likelihood=likelihood)
+        if not len(points):
+            return on_cells
+        forward, unseen = values_between(prior, model, points)
+        if not bool(unseen.any()):
+            return on_cells
+        variance = _variance(likelihood, (len(points),))
+        noise = variance if variance.ndim == 2 else torch.diag(variance.expand(len(points)))
+        noisy = bool((noise.diagonal() > 0).all()) and int(torch.linalg.cholesky_ex(noise + unseen)[1]) == 0
+        found = cls(model, forward=forward, likelihood=Gaussian(covariance=noise + unseen) if noisy else Gaussian(0.0))
+        found._tell(noise + unseen)  # which may be singular, as a law with a density may not
         return found
 
     def finished(self, found: PosteriorSamples, n: int, first: int) -> PosteriorSamples:
@@ -121,28 +148,19 @@ def _as_points(seen: Any, dimension: int) -> Tensor:
     return points
 
 
-class First(LinearOperator):
-    """The first m entries of x (P,); m may be 0."""
-
-    def __init__(self, count: int, x_shape: tuple[int, ...]) -> None:
-        super().__init__(x_shape, None)
-        self.y_shape = (count,)
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return x[:, : self.y_shape[0]]
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return torch.nn.functional.pad(y, (0, self.x_shape[0] - self.y_shape[0]))
+def _affine(problem: Problem) -> LinearOperator | None:
+    """The linear part of the operator, where it is known to have one and a constant beside it at most."""
+    return problem.forward.linear if isinstance(problem.forward, BetweenCells) else problem.linear
 
 
-def _root(likelihood: Gaussian, shape: tuple[int, ...]) -> Tensor:
-    """The standard deviation, one for each entry of y, or a factor of the covariance."""
+def _variance(likelihood: Gaussian, shape: tuple[int, ...]) -> Tensor:
+    """The variance of the noise: (), one for each entry of y (m,), or its covariance (m, m)."""
     if likelihood.covariance is not None:
         if len(likelihood.covariance) != math.prod(shape):
             found = tuple(likelihood.covariance.shape)
             raise InputError(f"likelihood: got a covariance {found}, one for {math.prod(shape)} entries is accepted")
-        return torch.linalg.cholesky(likelihood.covariance)
+        return likelihood.covariance
     variance: Any = torch.as_tensor(likelihood.variance, dtype=torch.float64)
     if variance.ndim > len(shape) or any(k not in (1, n) for k, n in zip(reversed(variance.shape), reversed(shape))):
         raise InputError(f"likelihood: got noise of shape {tuple(variance.shape)}, {shape} or a number is accepted")
-    return variance.sqrt() if variance.ndim == 0 else variance.expand(shape).flatten().sqrt()
+    return variance if variance.ndim == 0 else variance.expand(shape).flatten()

@@ -1,25 +1,27 @@
 """A prior over functions, learned from fields on a grid: one model for every grid, with or without data.
 
 The law of the noise is the Gaussian of the training fields: its spectrum is the mean square of their cosine
-coefficients, of which the lowest may be correlated (`CosineSpectrum.fitted`), and the mean function is kept as cosines
-too, so that both are functions and know no grid. What the network learns is the rest; see `fields.score`.
+coefficients, of which the lowest may be correlated (`CosineSpectrum.fitted`), and the mean function is continued by
+cubic splines, so that both are functions and know no grid. What the network learns is the rest; see `fields.score`.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fokker.continued_fields import continued, spline_weights
 from fokker.errors import InputError
 from fokker.estimated_fields import CosineSpectrum
 from fokker.fields.observations import PointObservations
 from fokker.fields.points import PointScore
 from fokker.fields.score import FunctionScore
-from fokker.grids import COSINES, Grid
+from fokker.grids import COSINES, Grid, along
 from fokker.networks.build import build
 from fokker.networks.set_transformer import SetTransformer
 from fokker.noise import OnGrid
@@ -54,8 +56,8 @@ class Nothing(nn.Module):
 class FunctionPrior:
     """See above. `at(grid)` is a score model of the function on a grid, to be sampled or guided like any other.
 
-    field: the law of the noise, of mean variance 1. mean: cosine coefficients (modes, ...) of the mean function.
-    data_std: d, so that the functions are mean + d N(0, C) as a Gaussian. grid: of the training fields.
+    field: the law of the noise, of mean variance 1. mean: cosine coefficients (modes, ...) of the mean function on
+    the cells of the grid of training. data_std: d, so that the functions are mean + d N(0, C) as a Gaussian.
     observations: what the network was trained to be told, None for a prior alone.
     """
 
@@ -81,13 +83,24 @@ class FunctionPrior:
         network = getattr(self.network, "kind", type(self.network).__name__)
         return f"FunctionPrior(grid={self.grid.shape}, network={network!r}, observations={self.observations!r})"
 
+    @cached_property
+    def continued(self) -> CosineSpectrum:
+        """The law of the noise with the waves that the grid of training does not carry, see `continued_fields`."""
+        return continued(self.field)
+
     def mean_at(self, points: Tensor) -> Tensor:
         """The mean function at points (P, dim), float64."""
-        values = self.mean.expand(len(points), *self.mean.shape)
-        for axis in range(self.grid.dimension):  # the first axis of modes goes with each
-            waves = COSINES.at(points[:, axis].double(), values.shape[1])
-            values = torch.einsum("pk,pk...->p...", waves, values)
+        values = self._mean_on_cells.expand(len(points), *self.grid.shape)
+        for axis, cells in enumerate(self.grid.shape):  # the first axis of cells goes with each
+            values = torch.einsum("pk,pk...->p...", spline_weights(points[:, axis], cells), values)
         return values
+
+    @cached_property
+    def _mean_on_cells(self) -> Tensor:
+        mean = self.mean.double().cpu()
+        for axis in range(-self.grid.dimension, 0):
+            mean = COSINES.on_cells(mean, axis, self.grid.shape[axis])
+        return mean
 
     def at(self, where: Grid | tuple[int, ...] | Tensor | None = None) -> FunctionScore:
         """The score model of the function at the centres of the cells of a grid (default: that of training).
@@ -104,9 +117,10 @@ class FunctionPrior:
             return self._at_points(grid.points)
         if grid.shape not in self._models:
             process = VarianceExploding(self.rho_range[1], noise=OnGrid(self.field, grid.shape))
-            mean = self.mean
+            mean = self._mean_on_cells
             for axis in range(-grid.dimension, 0):
-                mean = COSINES.on_cells(mean, axis, grid.shape[axis])
+                weights = spline_weights(Grid((grid.shape[axis],)).points[:, 0], self.grid.shape[axis])
+                mean = along(axis, weights, mean)
             prior = self.field.variance(grid.points).reshape(grid.shape)
             self._models[grid.shape] = FunctionScore(
                 process, self.network, mean, prior, self.data_std, self.rho_range, self.observations is not None

@@ -6,8 +6,11 @@ c^2 = rho^2 d^2 / (rho^2 + d^2). Data y = H f + N(0, R) then give
     E[f | z, y] = D + c^2 C H^T (c^2 H C H^T + R)^-1 (y - H D),
     Var[f | z, y] = diag(c^2 C - c^4 C H^T (c^2 H C H^T + R)^-1 H C).
 
-C does not depend on the level: in the eigenbasis of H C H^T (after whitening R) each level costs two thin products.
-All in float64, as data without noise make these systems ill-conditioned.
+C does not depend on the level: where H C H^T and R are diagonal at once, each level costs two thin products. All in
+float64, as data without noise make these systems ill-conditioned.
+
+Source of the joint diagonal form: Golub, Van Loan 2013, "Matrix computations", section 8.7 (here by the sum of both, so
+that either may be singular).
 """
 
 from __future__ import annotations
@@ -22,16 +25,15 @@ from fokker.errors import InputError
 from fokker.noise import Noise
 from fokker.states import Cond
 
-CUT = 1e-13  # of the largest eigenvalue of H C H^T: below, a direction is unseen where there is no noise
+CUT = 1e-13  # of the largest eigenvalue: below, a direction is unseen where there is no noise
 HEAD = "update."  # of the names of conditions
 
 
 @dataclass(frozen=True)
 class Factor:
-    """An operator of m rows and its noise, for states of P entries; H C H^T = U L U^T once R is whitened.
+    """An operator of m rows and its noise R, for states of P entries: T H C H^T T^T = diag(L), T R T^T = diag(s^2).
 
-    basis C H^T U (P, m), rows U^T H (m, P), values L (m,), turn U^T R^-1/2 (m, m), variance () of the noise that is
-    left: 1, or that of the noise itself where it is one number.
+    basis C H^T T^T (P, m), rows T H (m, P), values L (m,), turn T (m, m), variance s^2 (m,).
     """
 
     basis: Tensor
@@ -41,28 +43,24 @@ class Factor:
     variance: Tensor
 
     @classmethod
-    def of(cls, noise: Noise, rows: Tensor, std: Tensor | float, points: Tensor | None = None) -> Factor:
-        """rows H (m, *x_shape), also none or linearly dependent ones; std of the noise.
+    def of(cls, noise: Noise, rows: Tensor, variance: Tensor | float, points: Tensor | None = None) -> Factor:
+        """rows H (m, *x_shape), also none or linearly dependent ones; R: the variance of the noise, 0 for none.
 
-        std: a number (0 for none), one for each row (m,), or a factor of R (m, m).
+        variance: a number, one for each row (m,), or a covariance (m, m), positive semidefinite.
         """
         rows = rows.double()
-        root = torch.as_tensor(std, dtype=torch.float64, device=rows.device)
-        whiten = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
-        if root.ndim:
-            whiten = torch.diag(1 / root) if root.ndim == 1 else torch.linalg.inv(root)
-            rows = torch.tensordot(whiten, rows, 1)
+        r = torch.as_tensor(variance, dtype=torch.float64, device=rows.device)
         spread, flat = noise.apply(rows, points).flatten(1), rows.flatten(1)
         gram = flat @ spread.T
-        values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
-        values = values.clamp(min=0)
-        if not root.ndim and float(root) == 0:
-            values = torch.where(values > CUT * values.amax() if len(values) else values > 0, values, 0.0)
-        variance = root**2 if not root.ndim else torch.ones_like(root[..., 0].sum())
-        return cls(spread.T @ vectors, vectors.T @ flat, values, vectors.T @ whiten, variance)
+        gram = (gram + gram.T) / 2
+        if r.ndim == 0:
+            values, turn, left = _of_one_level(gram, r)
+        else:
+            values, turn, left = _at_once(gram, torch.diag(r) if r.ndim == 1 else r)
+        return cls(spread.T @ turn.T, turn @ flat, values, turn, left)
 
     def data(self, residual: Tensor) -> Tensor:
-        """U^T R^-1/2 residual (M, m), for residuals y - H mean (M, m).
+        """T residual (M, m), for residuals y - H mean (M, m).
 
         InputError for values without noise that contradict each other, as two at one point do.
         """
@@ -79,6 +77,35 @@ class Factor:
         return _named(self.basis[None], self.rows[None], self.values[None], self.data(residual), self.variance[None])
 
 
+def _of_one_level(gram: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """L, T and s^2 for noise of one variance."""
+    values, vectors = torch.linalg.eigh(gram)
+    values = values.clamp(min=0)
+    if not bool(variance):
+        values = torch.where(values > CUT * values.amax() if len(values) else values > 0, values, 0.0)
+    return values, vectors.T, variance.expand(len(values))
+
+
+def _at_once(gram: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """L, T and s^2 for noise of any covariance: with u a unit of noise and T (gram/u + R) T^T = 1, s^2 = 1 - L/u."""
+    if not len(gram):
+        return gram[0:0, 0], gram, gram[0:0, 0]
+    size, loud = float(gram.trace()), float(r.trace())
+    unit = size / loud if size > 0 and loud > 0 else 1.0
+    total = gram / unit + r
+    scale = torch.where(total.diagonal() > 0, total.diagonal(), 1.0).rsqrt()
+    values, vectors = torch.linalg.eigh(scale[:, None] * total * scale)
+    kept = values > CUT * values[-1]
+    turn = vectors.T * scale
+    turn[kept] *= values[kept].rsqrt()[:, None]
+    seen, inner = torch.linalg.eigh(turn[kept] @ (gram / unit) @ turn[kept].T)
+    turn[kept] = inner.T @ turn[kept]
+    share = torch.zeros_like(values)
+    share[kept] = seen.clamp(0, 1)
+    left = torch.where(kept, 1 - share, 0.0)
+    return share * unit, turn, left
+
+
 def stacked(factors: Sequence[Factor], residuals: Sequence[Tensor]) -> Cond:
     """Conditions of several operators and the data of one field for each; fewer rows are filled up with zeros."""
     most = max(len(factor.values) for factor in factors)
@@ -90,7 +117,7 @@ def stacked(factors: Sequence[Factor], residuals: Sequence[Tensor]) -> Cond:
         rows.append(pad(factor.rows, (0, 0, 0, fill)))
         values.append(pad(factor.values, (0, fill)))
         data.append(pad(factor.data(residual[None])[0], (0, fill)))
-        variance.append(factor.variance)
+        variance.append(pad(factor.variance, (0, fill)))
     return _named(*(torch.stack(part) for part in (basis, rows, values, data, variance)))
 
 
@@ -123,7 +150,7 @@ class Update:
 
         xi (B, m): N(0, I) by which the data are disturbed as their noise would, for draws by Matheron's rule.
         """
-        data = self.data if xi is None else self.data + self.variance.sqrt()[:, None] * xi.double()
+        data = self.data if xi is None else self.data + self.variance.sqrt() * xi.double()
         residual = data - self._apply(self.rows, guess.double())
         return self._apply(self.basis, self._weight(c2) * residual)
 
@@ -141,7 +168,7 @@ class Update:
     def _weight(self, c2: Tensor) -> Tensor:
         """c^2 / (c^2 L + s^2), zero in directions that nothing tells of, (B or 1, m)."""
         c2 = c2.double().reshape(-1, 1).to(self.values.device)
-        total = c2 * self.values + self.variance[:, None]
+        total = c2 * self.values + self.variance
         return torch.where(total > 0, c2 / torch.where(total > 0, total, 1.0), 0.0)
 
     @staticmethod

@@ -64,12 +64,9 @@ class LinearOperator(ForwardOperator):
     def matrix(self) -> Tensor:
         """A as a dense matrix (m, n), float64 on the CPU, entries of x and y in the order of `flatten`."""
         m, n = self.shape
-        out = torch.empty(m, n, dtype=torch.float64)
-        for first in range(0, n, _BASIS):
-            rows = torch.arange(first, min(first + _BASIS, n))
-            basis = torch.zeros(len(rows), n, dtype=torch.float64).scatter_(1, rows[:, None], 1.0)
-            out[:, rows] = self._apply(basis.unflatten(1, self.x_shape)).flatten(1).T
-        return out
+        if m < n:
+            return _on_basis(self._adjoint, self.y_shape, n)
+        return _on_basis(self._apply, self.x_shape, m).T.contiguous()
 
     def compose(self, inner: Callable[[Tensor], Tensor]) -> Composition | Composed:
         """This operator after `inner`, also written A @ inner: linear if `inner` is a LinearOperator, else a callable.
@@ -87,6 +84,17 @@ class LinearOperator(ForwardOperator):
 
     def __rmatmul__(self, outer: Callable[[Tensor], Tensor]) -> Composed:
         return Composed(outer, self) if callable(outer) else NotImplemented
+
+
+def _on_basis(function: Callable[[Tensor], Tensor], shape: tuple[int, ...], size: int) -> Tensor:
+    """function of each unit vector of a shape, (entries, size)."""
+    entries = math.prod(shape)
+    out = torch.empty(entries, size, dtype=torch.float64)
+    for first in range(0, entries, _BASIS):
+        rows = torch.arange(first, min(first + _BASIS, entries))
+        basis = torch.zeros(len(rows), entries, dtype=torch.float64).scatter_(1, rows[:, None], 1.0)
+        out[rows] = function(basis.unflatten(1, shape)).flatten(1)
+    return out
 
 
 class Composition(LinearOperator):

@@ -66,7 +66,8 @@ class ToldScore(FunctionScore):
         data = torch.zeros(3, *z.shape, dtype=z.dtype, device=z.device)
         if update is not None:
             seen = update.rows.square().sum(1).expand(len(z), -1)
-            placed, noise = update._apply(update.rows.mT, update.data) / d, seen * update.variance.sqrt()[:, None] / d
+            std_y = torch.nn.functional.pad(update.variance, (1, 0)).amax(1, keepdim=True).sqrt()  # one noise, or none
+            placed, noise = update._apply(update.rows.mT, update.data) / d, seen * std_y / d
             data = torch.stack([part.reshape(z.shape).to(z) for part in (placed, seen, noise)])
         return guess, std, torch.cat([inner[:, None], data.movedim(0, 1)], 1)
 

@@ -12,7 +12,8 @@ through its last two values:
     w_s = e^-A(theta_t) w_t + int (1 + alpha) e^-A(theta) F dtheta + sqrt(1 - e^-2A(theta_t)) xi,
 
 the integral from theta_s to theta_t, A(theta) = int alpha tan from theta_s to theta. For alpha = 0 this is the
-two-step Adams-Bashforth method for dw/dtheta = -F.
+two-step Adams-Bashforth method for dw/dtheta = -F. All of it is in z - mu and D - mu where the mean mu of the data is
+known: a mean of 50 deviations would else leave a bias of 0.8 of them after 16 steps.
 
 Sources: Karras et al. 2022 (preconditioning); Dasgupta et al. 2025, section 4 (the family in alpha). That solvers gain
 from integrating a linear part exactly is Lu et al. 2022 (DPM-Solver); the Gaussian as that part is our choice.
@@ -48,7 +49,10 @@ class _Coefficients(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A step as sums: F = on_d D + on_x x, x_s = decay x + gain F + slope (F - F_before)/width_before + std noise."""
+    """A step as sums: F = on_d D + on_x x, x_s = decay x + gain F + slope (F - F_before)/width_before + std noise.
+
+    scale and scale_s: m at t and at s.
+    """
 
     on_d: float
     on_x: float
@@ -57,6 +61,8 @@ class _Step(NamedTuple):
     slope: float
     std: Tensor
     width: float
+    scale: float
+    scale_s: float
 
 
 @dataclass(frozen=True)
@@ -83,22 +89,26 @@ class GaussianTransition(GaussianStep):
         parts = over_parts(lambda process, d: self._step(process, d, t, s), model.process, model.data_std)
         memory = state.memory if state.memory is not None else over_parts(lambda process: None, model.process)
 
-        def residual(c: _Step, x: Tensor, d: Tensor) -> Tensor:
-            return (c.on_x * x).add_(d, alpha=c.on_d)
+        def residual(c: _Step, x: Tensor, d: Tensor, mu: Tensor | None) -> Tensor:
+            out = (c.on_x * x).add_(d, alpha=c.on_d)
+            return out if mu is None else out.sub_(mu.to(out), alpha=c.on_x * c.scale + c.on_d)
 
-        def mean(c: _Step, x: Tensor, d: Tensor, before: tuple[Tensor, float] | None) -> Tensor:
+        def mean(c: _Step, x: Tensor, d: Tensor, mu: Tensor | None, before: tuple[Tensor, float] | None) -> Tensor:
             # F is put in by its coefficients: one pass less, and none of the digits that F loses where rho is small
             extra = 0.0 if before is None else c.slope / before[1]
             gain = c.gain + extra
-            out = ((c.decay + gain * c.on_x) * x).add_(d, alpha=gain * c.on_d)
+            on_x, on_d = c.decay + gain * c.on_x, gain * c.on_d
+            out = (on_x * x).add_(d, alpha=on_d)
+            if mu is not None:
+                out = out.add_(mu.to(out), alpha=c.scale_s - on_x * c.scale - on_d)
             return out if before is None else out.add_(before[0], alpha=-extra)
 
-        means = over_parts(mean, parts, state.x, x_0_hat, memory)
+        means = over_parts(mean, parts, state.x, x_0_hat, model.data_mean, memory)
         stds = over_parts(lambda c: c.std, parts)
         if self.order == 1:
             return Carried(means), stds
-        remember = over_parts(lambda c, x, d: (residual(c, x, d), c.width), parts, state.x, x_0_hat)
-        return Carried(means, remember), stds
+        left = over_parts(residual, parts, state.x, x_0_hat, model.data_mean)
+        return Carried(means, over_parts(lambda c, f: (f, c.width), parts, left)), stds
 
     def _step(self, process: NoiseProcess, d: float, t: float, s: float) -> _Step:
         rho_t, rho_s = (float(process.noise_to_signal(u)) for u in (t, s))
@@ -113,6 +123,8 @@ class GaussianTransition(GaussianStep):
             slope=root_s * c.slope,
             std=torch.tensor(root_s * c.std, dtype=torch.float64),
             width=c.width,
+            scale=m_t,
+            scale_s=m_s,
         )
 
     def settings(self) -> dict[str, Any]:

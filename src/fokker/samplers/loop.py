@@ -53,6 +53,11 @@ class Counted(ScoreModel):
         self.dtype, self.device = model.dtype, model.device
 
     @property
+    def data_mean(self) -> Any:
+        """The model's own."""
+        return self.model.data_mean
+
+    @property
     def time_range(self) -> tuple[float, float]:
         """The model's own."""
         return self.model.time_range
