@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import fokker
+from fokker.choice import PARTICLES, STRAIGHT, bend
 from fokker.composition import Composed
-from fokker.posterior.choice import PARTICLES, STRAIGHT, bend
 from fokker.posterior.problem import Problem
 from fokker.problems.battery_cases import all_cases
 from fokker.problems.battery_methods import METHODS

@@ -6,6 +6,7 @@ Statistical limits: all z of one test together raise a false alarm with a probab
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -275,6 +276,93 @@ def test_a_seed_is_one_function_on_every_grid(way):
     torch.testing.assert_close(values(fine), coarse, rtol=1e-4, atol=1e-4)
 
 
+class Own(torch.nn.Module):
+    """A network of one's own; `gives` what it makes of the channels."""
+
+    def __init__(self, gives, weights=True):
+        super().__init__()
+        self.gives, self.weight = gives, torch.nn.Parameter(torch.zeros(())) if weights else 0.0
+
+    def forward(self, channels, level):
+        return self.gives(channels) + self.weight
+
+
+def test_a_network_of_ones_own_is_trained_and_kept_in_memory(tmp_path):
+    prior = fokker.fit_functions(fields(), steps=2, network=Own(lambda channels: 0 * channels))
+    assert bool(prior.sample(2, steps=4).samples.isfinite().all())
+    with pytest.raises(InputError, match="Own, which has no settings"):
+        prior.save(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"network": "unet"}, "network: got 'unet'"),
+        ({"network": Own}, "network: got <class"),
+        ({"network": {"kind": "unet"}}, "network: UNet fails .*2 grid axes"),
+        ({"network": torch.nn.Linear(3, 3)}, "network: Linear fails"),
+        ({"network": Own(lambda channels: channels[:, 0])}, r"network: Own gave \(2, 16\)"),
+        ({"network": Own(lambda channels: channels, weights=False)}, "network: got Own without weights"),
+        ({"points": 0}, "points: got 0"),
+        ({"points": "8"}, "points: got '8'"),
+        ({"recipe": {}}, "recipe: got dict"),
+        ({"device": "gpu"}, "device: got 'gpu'"),
+        ({"observations": 8}, "observations: got 8"),
+    ],
+)
+def test_options_that_do_not_fit_are_told_in_a_line(options, words):
+    with pytest.raises(InputError, match=words):
+        fokker.fit_functions(fields(), steps=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (fields()[:, 0], r"fields: got shape \(60, 1\)"),
+        (fields()[:, None], r"fields: got shape \(60, 1, 16\)"),
+        (torch.ones(20, 2, 2, 2, 2), "1 to 3 axes"),
+        (1e30 * fields(), "standard deviation of"),
+        (1e-25 * fields(), "standard deviation of"),
+        (np.ma.masked_greater(fields().numpy(), 1.0), "fields: got an array with masked entries"),
+        (fields() + 1j, "fields: got torch.complex"),
+    ],
+)
+def test_fields_that_do_not_fit_are_told_in_a_line(given, words):
+    with pytest.raises(InputError, match=words):
+        fokker.fit_functions(given, steps=2)
+
+
+def test_points_and_grids_are_told_apart(trained):
+    """Whole numbers are the shape of a grid, all other numbers are points."""
+    prior, _, _ = trained
+    for where in ((8,), [8], torch.Size([8]), fokker.Grid((8,))):
+        assert prior.at(where).x_shape == (8,)
+    for where in ([0.1, 0.2], np.array([[0.1], [0.2]]), torch.tensor([[0.1], [0.2]])):
+        if prior.on_points:
+            assert prior.at(where).x_shape == (2,)
+        else:
+            with pytest.raises(InputError, match="got points, a grid is accepted"):
+                prior.at(where)
+    torch.testing.assert_close(
+        prior.mean_at([0.1, 0.2]), prior.mean_at(torch.tensor([[0.1], [0.2]])), check_dtype=False
+    )
+    for wrong, words in (([1.5], "1.5"), (np.array([1j]), "complex"), ("a", "points: got str")):
+        with pytest.raises(InputError, match=words):
+            prior.mean_at(wrong)
+
+
+def test_the_choice_for_linear_data_of_functions_takes_no_gradient():
+    prior = fokker.fit_functions(fields(), steps=2, network=SMALL)
+    values = fokker.operators.PointValues((16,), [0.2, 0.7])
+    chosen = fokker.guided(prior.at(), values, fokker.Gaussian(0.1))
+    assert isinstance(chosen, fokker.FunctionPosterior) and "exact where they are Gaussian" in chosen.why
+    assert not isinstance(
+        fokker.guided(prior.at(), lambda f: values(f) ** 2, fokker.Gaussian(0.1)), fokker.FunctionPosterior
+    )
+    with pytest.raises(InputError, match="gives no data"):
+        fokker.guided(prior.at(), lambda f: f[:, :0], fokker.Gaussian(0.1))
+
+
 def test_what_is_not_accepted_is_told_in_a_line(trained):
     prior, _, _ = trained
     for call, words in [
@@ -288,6 +376,8 @@ def test_what_is_not_accepted_is_told_in_a_line(trained):
         (lambda: fokker.fit_functions(torch.ones(20, 8)), "never vary"),
         (lambda: fokker.fit_functions(fields(), points=40), "points for a step"),
         (lambda: fokker.PointObservations(3, 2), "fewest"),
+        (lambda: fokker.PointObservations(1.5, 2), "fewest"),
+        (lambda: fokker.PointObservations("1", "2"), "fewest"),
         (lambda: fokker.fit_functions(fields(), observations=5), "observations: got 5"),
         (lambda: fokker.guided(prior, torch.sin, fokker.Gaussian(0.1)), r"prior: got FunctionPrior, prior.at\(grid"),
         *(

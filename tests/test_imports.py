@@ -18,6 +18,7 @@ ORDER = [
         "rng",
         "storage",
         "grids",
+        "field_points",
         "random_fields",
         "kernel_fields",
         "interpolated_fields",
@@ -45,7 +46,7 @@ ORDER = [
     {"tilted"},
     {"training"},
     {"posterior", "fields"},
-    {"api"},
+    {"api", "choice"},
     {
         "screening",
         "check_rows",

@@ -1,5 +1,6 @@
 from . import operators
 from .api import fit, fit_prior, load
+from .choice import guided
 from .composition import SumScore, classifier_free
 from .custom_process import CustomProcess
 from .ddpm import DDPM
@@ -23,7 +24,6 @@ from .noise import Correlated, OnGrid, White
 from .operators.base import LinearOperator, SpectralOperator
 from .operators.layouts import RandomLayouts
 from .pde.mesh_fields import MeshField, SparseMeshField
-from .posterior.choice import guided
 from .posterior.conditional import ConditionalPosterior
 from .posterior.daps import DAPS
 from .posterior.ddrm import DDRM

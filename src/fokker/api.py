@@ -34,7 +34,7 @@ from fokker.score import RHO_RANGE
 from fokker.states import Cond, Moments
 from fokker.structured import Structured, has_layout
 from fokker.support import Support
-from fokker.training import Batch, Trainer, TrainRecord, suitable_threads
+from fokker.training import Batch, Trainer, TrainRecord, checked_device, suitable_threads
 
 WIDEST = 100.0  # ratio of standard deviations of the entries of a vector that one noise level can serve
 
@@ -86,7 +86,7 @@ def fit(
     if recipe == recipes.DEFAULT.name:
         chosen = recipes.adapted(chosen, len(data.source), not data.fixed)
     chosen = _recipe(chosen, coordinates, steps)
-    trainer, posterior = _posterior(data, process, network, chosen, clip, support, seed, _device(device))
+    trainer, posterior = _posterior(data, process, network, chosen, clip, support, seed, checked_device(device))
     return _train(trainer, posterior, data, out, lambda path: ConditionalPosterior.load(path, device), progress)
 
 
@@ -123,7 +123,7 @@ def fit_prior(
     moments = moments_of(x)
     data_std = float(x.var(0).mean().sqrt())
     sizes = {**recipe.network, "x_size": x[0].numel(), "feature_size": 0}
-    network = _network(network, sizes, seed).to(_device(device))
+    network = _network(network, sizes, seed).to(checked_device(device))
     process, rho_range = _levels_of(process, data_std)
     prior = Prior(
         process,
@@ -157,20 +157,9 @@ def load(directory: str | Path, device: str | torch.device = "cpu") -> Condition
 
     Nothing read from disk runs code. InputError names a file that is missing or damaged, or a device that is not there.
     """
-    device = _device(device)
+    device = checked_device(device)
     kinds: dict[str, Any] = {kind.kind: kind for kind in (Prior, FunctionPrior)}
     return kinds.get(kind_of(directory), ConditionalPosterior).load(directory, device)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """The device; InputError where there is none of that name on this machine."""
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch says it in any of these ways
-        said = str(error).strip().split("\n")[0]
-        raise InputError(f"device: got {device!r} ({said}), 'cpu' or a device of this machine is accepted") from error
-    return found
 
 
 def _recipe(recipe: str | Recipe, coordinates: str | None, steps: int | None) -> Recipe:

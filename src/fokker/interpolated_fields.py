@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.field_points import checked_points
 from fokker.grids import checked_shape
-from fokker.random_fields import Field, checked_points
+from fokker.random_fields import Field
 
 
 @dataclass(frozen=True)

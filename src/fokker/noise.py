@@ -142,6 +142,11 @@ class OnGrid:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", checked_shape("shape", self.shape))
+        if not isinstance(self.field, SpectralField):
+            got = type(self.field).__name__
+            raise InputError(
+                f"field: got {got}, a field of waves, as CosineField is, is accepted; Correlated takes any"
+            )
         self.field.grid_eigenvalues(self.shape)  # refuses a wrong number of axes
 
     def sample(self, like: Tensor, key: Normals, points: Tensor | None = None) -> Tensor:

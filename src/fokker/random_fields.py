@@ -14,6 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from typing import ClassVar, Self
 
 import numpy as np
@@ -21,9 +22,9 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.field_points import check_size, checked_points
 from fokker.grids import COSINES, FOURIER, SINES, Waves, checked_shape
 
-EDGE = 1e-9  # how far outside its domain a point may lie, relative to the domain
 _ENTRIES = 2**24  # held at a time where a basis is not wanted but its products are
 
 
@@ -198,8 +199,10 @@ class _PowerField(SpectralField):
     amplitude: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.dimension < 1 or self.modes < 1:
-            raise InputError(f"dimension and modes: got {self.dimension}, {self.modes}; both must be at least 1")
+        if not all(isinstance(n, Integral) and n >= 1 for n in (self.dimension, self.modes)):
+            raise InputError(
+                f"dimension and modes: got {self.dimension!r}, {self.modes!r}; whole numbers of at least 1 are accepted"
+            )
         if not self.alpha > self.dimension / 2:
             raise InputError(f"alpha: got {self.alpha}, more than dimension / 2 = {self.dimension / 2} is accepted")
         if not (self.tau > 0 or (self.tau == 0 and not self._has_constant)) or not self.amplitude > 0:
@@ -284,33 +287,3 @@ class PeriodicField(_PowerField):
     @property
     def _has_constant(self) -> bool:
         return self.constant
-
-
-def check_size(coefficients: Tensor, size: int, accepted: str, found: tuple[int, ...]) -> None:
-    """InputError where the axis `found` of the coefficients is not of the size of the field."""
-    if found != (size,):
-        raise InputError(f"coefficients: got shape {tuple(coefficients.shape)}, {accepted.format(size)} is accepted")
-
-
-def checked_points(points: Tensor, dimension: int, bounds: tuple[float, float] | None = None) -> Tensor:
-    """Points (..., P, dimension) in float64; InputError for another dimension, and naming the first point that is not
-    finite or not within the bounds on every axis."""
-    if points.ndim < 2 or points.shape[-1] != dimension:
-        raise InputError(
-            f"points: got shape {tuple(points.shape)}, a field of dimension {dimension} takes (..., P, {dimension})"
-        )
-    where = points.to(torch.float64)
-    low, high = bounds or (-math.inf, math.inf)
-    inside = (where.isfinite() & (where >= low - EDGE) & (where <= high + EDGE)).all(-1)
-    if not bool(inside.all()):
-        place = f"within [{low:g}, {high:g}] on every axis" if bounds else "with finite coordinates"
-        refuse_point(where, inside, place)
-    return where
-
-
-def refuse_point(points: Tensor, inside: Tensor, accepted: str) -> None:
-    """The InputError for the first point (..., P, d) where `inside` (..., P) is False."""
-    index = tuple(int(i) for i in (~inside).nonzero()[0])
-    shown = ", ".join(f"{v:g}" for v in points[index].tolist())
-    number = index[0] if len(index) == 1 else index
-    raise InputError(f"points: got ({shown}) as point {number}, points {accepted} are accepted")

@@ -233,6 +233,17 @@ class Trainer:
         return [("network", self.model.network), ("averaged", self.averaged), ("best", self.best)]
 
 
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device; InputError where there is none of that name on this machine."""
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch says it in any of these ways
+        said = str(error).strip().split("\n")[0]
+        raise InputError(f"device: got {device!r} ({said}), 'cpu' or a device of this machine is accepted") from error
+    return found
+
+
 @contextmanager
 def suitable_threads(network: nn.Module) -> Iterator[None]:
     """One thread for a network of fewer than a million weights: more only wait for each other. Restored at the end."""

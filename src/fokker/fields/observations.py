@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -27,8 +28,12 @@ class PointObservations:
     none: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.fewest <= self.most:
-            raise InputError(f"fewest and most: got {self.fewest} and {self.most}, 1 <= fewest <= most is accepted")
+        whole = all(isinstance(n, Integral) for n in (self.fewest, self.most))
+        if not (whole and 1 <= self.fewest <= self.most):
+            raise InputError(
+                f"fewest and most: got {self.fewest!r} and {self.most!r}, whole numbers 1 <= fewest <= most "
+                "are accepted"
+            )
         if not 0 <= self.noise_low <= self.noise_high or (self.noise_low == 0) != (self.noise_high == 0):
             raise InputError(
                 f"noise: got {self.noise_low} to {self.noise_high}; both 0, or 0 < noise_low <= noise_high is accepted"

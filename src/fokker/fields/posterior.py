@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.field_points import as_points, checked_points
 from fokker.fields.points import PointScore
 from fokker.fields.prior import FunctionPrior
 from fokker.fields.score import FunctionScore
@@ -22,7 +23,6 @@ from fokker.operators.evaluation import PointValues
 from fokker.posterior.guided import GuidedPosterior
 from fokker.posterior.problem import Problem
 from fokker.posterior.samples import PosteriorSamples
-from fokker.random_fields import checked_points
 from fokker.samplers.base import Sampler
 from fokker.samplers.gaussian_transition import GaussianTransition
 
@@ -46,6 +46,7 @@ class FunctionPosterior(GuidedPosterior):
     """
 
     steps = 32
+    without_data = True
     dropped = 0  # entries at the front that only carry the data
 
     def check(self) -> None:
@@ -91,7 +92,7 @@ class FunctionPosterior(GuidedPosterior):
                 f"prior: got {type(prior).__name__}, a FunctionPrior (fit_functions) is accepted; `prior.at(grid)` of "
                 "one is for FunctionPosterior(prior.at(grid), forward=...)"
             )
-        points = checked_points(_as_points(seen, prior.grid.dimension), prior.grid.dimension, (0.0, 1.0))
+        points = checked_points(as_points(seen, prior.grid.dimension), prior.grid.dimension, (0.0, 1.0))
         if not prior.on_points:
             return cls._on_cells(prior, prior.at(where), points, likelihood)
         there = prior.at(where)
@@ -135,17 +136,6 @@ class FunctionPosterior(GuidedPosterior):
     def model(self) -> FunctionScore:
         """The prior, told the data."""
         return self._model
-
-
-def _as_points(seen: Any, dimension: int) -> Tensor:
-    """Points (m, dim) from an array, from numbers where dim is 1, from an empty list."""
-    try:
-        points = torch.as_tensor(seen)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"points: got {type(seen).__name__}, an array (m, {dimension}) is accepted") from error
-    if points.ndim == 1 and (dimension == 1 or len(points) == 0):
-        return points.reshape(len(points), dimension)
-    return points
 
 
 def _affine(problem: Problem) -> LinearOperator | None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import copy
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fokker.continued_fields import continued, spline_weights
 from fokker.errors import InputError
 from fokker.estimated_fields import CosineSpectrum
+from fokker.field_points import as_points, checked_points
 from fokker.fields.observations import PointObservations
 from fokker.fields.points import PointScore
 from fokker.fields.score import FunctionScore
@@ -29,7 +32,6 @@ from fokker.posterior.files import FORMAT, loaded_model
 from fokker.posterior.recipes import Recipe
 from fokker.posterior.samples import check_count
 from fokker.processes import VarianceExploding
-from fokker.random_fields import checked_points
 from fokker.samplers.base import Sampler
 from fokker.samplers.loop import SampleResult, sample
 from fokker.score import RHO_RANGE
@@ -51,6 +53,13 @@ class Nothing(nn.Module):
     def settings(self) -> dict[str, Any]:
         """Nothing to save: InputError."""
         raise InputError("prior: without its network it is not saved, the prior itself is accepted")
+
+
+def _are_points(where: Any) -> bool:
+    """Whether an array or a list is meant as points: whole numbers alone are the shape of a grid."""
+    if isinstance(where, tuple | list) and all(isinstance(n, Integral) for n in where):
+        return False
+    return isinstance(where, Tensor | np.ndarray | tuple | list) and np.ndim(where) > 0
 
 
 class FunctionPrior:
@@ -89,7 +98,8 @@ class FunctionPrior:
         return continued(self.field)
 
     def mean_at(self, points: Tensor) -> Tensor:
-        """The mean function at points (P, dim), float64."""
+        """The mean function at points (P, dim), float64; InputError for points outside the domain."""
+        points = checked_points(as_points(points, self.grid.dimension), self.grid.dimension, (0.0, 1.0))
         values = self._mean_on_cells.expand(len(points), *self.grid.shape)
         for axis, cells in enumerate(self.grid.shape):  # the first axis of cells goes with each
             values = torch.einsum("pk,pk...->p...", spline_weights(points[:, axis], cells), values)
@@ -102,14 +112,16 @@ class FunctionPrior:
             mean = COSINES.on_cells(mean, axis, self.grid.shape[axis])
         return mean
 
-    def at(self, where: Grid | tuple[int, ...] | Tensor | None = None) -> FunctionScore:
+    def at(self, where: Grid | tuple[int, ...] | Any = None) -> FunctionScore:
         """The score model of the function at the centres of the cells of a grid (default: that of training).
 
-        where: a grid or its shape; or points (P, dim), for a network of sets. InputError for points outside the unit
-        cube, of another dimension, or for a network that lives on grids.
+        where: a grid or its shape; or points (P, dim), an array or a list, for a network of sets. InputError for points
+        outside the unit cube, of another dimension, or for a network that lives on grids.
         """
-        if isinstance(where, Tensor) or (self.on_points and where is None):
-            return self._at_points(self.grid.points if where is None else where)
+        if self.on_points and where is None:
+            return self._at_points(self.grid.points)
+        if _are_points(where):
+            return self._at_points(as_points(where, self.grid.dimension))
         grid = self.grid if where is None else where if isinstance(where, Grid) else Grid(where)
         if grid.dimension != self.grid.dimension:
             raise InputError(f"grid: got {grid.shape}, a grid of {self.grid.dimension} axes is accepted")
@@ -138,7 +150,8 @@ class FunctionPrior:
     def _at_points(self, points: Tensor) -> PointScore:
         if not self.on_points:
             raise InputError(
-                "where: got points, a grid is accepted: this network lives on grids (PointValues observes)"
+                "where: got points, a grid is accepted, such as (64,): this network lives on grids; of_values observes "
+                "at points, PointValues continues samples to points"
             )
         points = checked_points(points, self.grid.dimension, (0.0, 1.0))
         mean, told = self.mean_at(points), self.observations is not None
@@ -172,12 +185,20 @@ class FunctionPrior:
         return {
             "format": FORMAT,
             "kind": self.kind,
-            "network": self.network.settings(),  # type: ignore[operator]
+            "network": self._network_settings(),
             "data_std": self.data_std,
             "grid": list(self.grid.shape),
             "recipe": self.recipe.settings(),
             "observations": None if self.observations is None else self.observations.settings(),
         }
+
+    def _network_settings(self) -> dict[str, Any]:
+        if not hasattr(self.network, "settings"):
+            raise InputError(
+                f"network: got {type(self.network).__name__}, which has no settings() by which networks.build could "
+                "make it again: a prior with it is kept in memory, one of a network of fokker is saved"
+            )
+        return self.network.settings()  # type: ignore[operator]
 
     def save(self, directory: str | Path) -> None:
         """Write weights.safetensors and model.json, each whole or not at all; InputError where a file is there."""

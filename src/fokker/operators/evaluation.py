@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.field_points import as_points, checked_points
 from fokker.grids import COSINES, Grid, dct, idct
 from fokker.operators.base import LinearOperator
-from fokker.random_fields import checked_points
 
 
 class PointValues(LinearOperator):
@@ -25,8 +25,8 @@ class PointValues(LinearOperator):
     """
 
     def __init__(self, x_shape: Sequence[int], points: ArrayLike | Tensor) -> None:
-        grid = Grid(tuple(x_shape))
-        self.points = checked_points(torch.as_tensor(points), grid.dimension, (0.0, 1.0))
+        grid = Grid(tuple(x_shape) if isinstance(x_shape, Sequence) else x_shape)
+        self.points = checked_points(as_points(points, grid.dimension), grid.dimension, (0.0, 1.0))
         if self.points.ndim != 2:
             raise InputError(f"points: got shape {tuple(self.points.shape)}, (m, {grid.dimension}) is accepted")
         # A wave of each axis at each point: (d, m, n) would need equal sides.

@@ -21,8 +21,9 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.field_points import EDGE, check_size, checked_points, refuse_point
 from fokker.pde.solvers import Factorisation
-from fokker.random_fields import EDGE, Field, check_size, checked_points, refuse_point
+from fokker.random_fields import Field
 from fokker.rng import stream
 
 Array = NDArray[np.float64]

@@ -45,10 +45,13 @@ class GuidedPosterior(ABC):
     """
 
     steps: ClassVar[int] = 64
+    without_data: ClassVar[bool] = False  # whether none at all, which leaves the prior, are accepted
     why: str = ""  # this method was chosen, where `fokker.guided` chose it
 
     def __init__(self, prior: Any, *, forward: Any, likelihood: Any):
         self.problem = Problem(prior, forward, likelihood)
+        if 0 in self.problem.y_shape and not self.without_data:
+            raise InputError("forward: gives no data, at least one number is accepted; FunctionPosterior takes none")
         self.check()
 
     def __repr__(self) -> str:

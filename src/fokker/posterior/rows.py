@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,8 +120,10 @@ def check_not_empty(shape: tuple[int, ...]) -> None:
 
 def numbers_of(name: str, value: Any) -> Tensor:
     """Real numbers (N, ...) as float64 on the CPU, (N,) as (N, 1); InputError for anything else and infinities."""
+    if isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any()):
+        raise InputError(f"{name}: got an array with masked entries, an array without a mask is accepted")
     try:
-        value = torch.as_tensor(value)
+        value = torch.as_tensor(np.asarray(value) if hasattr(value, "to_numpy") else value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name}: got {type(value).__name__}, an array of numbers is accepted") from error
     if value.is_complex() or value.ndim < 1:

@@ -106,7 +106,7 @@ def sample(
     and sample) as soon as a state is not finite, unless `finite` is False.
     """
     sampler = GaussianTransition() if sampler is None else sampler
-    if not hasattr(sampler, "step"):
+    if not hasattr(sampler, "step") or isinstance(sampler, type):
         raise InputError(f"sampler: got {sampler!r}, an object such as fokker.Heun() is accepted")
     count = _rows_of(shape)
     if start is not None:

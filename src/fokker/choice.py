@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fokker.fields.posterior import FunctionPosterior
+from fokker.fields.score import FunctionScore
 from fokker.likelihoods import Gaussian
 from fokker.posterior.daps import DAPS
 from fokker.posterior.gaussian_data import check_gaussian, has_gaussian
@@ -33,6 +35,8 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     In this order, each within 15 % of the nearest to exact that the guidance battery (docs/guidance.md) found for its
     kind of problem at that cost or less:
     - a prior that is a mixture (or a Gaussian), a linear operator, Gaussian noise: `KnownLikelihood`, exact;
+    - a prior of functions, a linear operator, Gaussian noise: `FunctionPosterior`, exact where functions are Gaussian,
+      without a gradient;
     - up to 8 unknowns: `TwistedSMC` (4,096 particles), its guide PiGDM (DPS for one's own density of more than
       64 data): exact as particles and steps grow, and `checks["least_ess"]` tells whether they were enough. Not where
       moment matching is exact: an almost Gaussian prior, a linear operator, Gaussian noise;
@@ -53,6 +57,9 @@ def guided(prior: Any, forward: Any, likelihood: Any) -> GuidedPosterior:
     if gaussian and isinstance(problem.model, MixtureScore) and problem.linear is not None:
         found, why = KnownLikelihood(prior, **given), "p(y given x_t) is known for this prior: exact but for the steps"
         return _because(found, why)
+    if gaussian and isinstance(problem.model, FunctionScore) and problem.linear is not None:
+        why = "functions, told linear data by the law of their noise: exact where they are Gaussian, no gradient"
+        return _because(FunctionPosterior(prior, **given), why)
     if size <= FEW and not (gaussian and problem.linear is not None and data <= DENSE and bend(problem) < STRAIGHT):
         found = TwistedSMC(prior, particles=PARTICLES, **given)
         why = f"{size} unknowns: particles led by {type(found.guided).__name__}, exact as they and the steps grow"
