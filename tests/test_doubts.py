@@ -12,7 +12,7 @@ import torch
 import fokker
 from exact import gaussian, mixture
 from fokker.operators import Matrix
-from fokker.posterior.doubts import Doubt, tell
+from fokker.posterior.doubts import Doubt, collected, tell
 from fokker.posterior.problem import MEASURED, Problem
 from fokker.problems.battery_cases import all_cases
 from laws import LAWS
@@ -130,3 +130,11 @@ def test_digits_that_float32_has_not_are_no_misfit():
     x = torch.zeros(1, 64, 2) + torch.linspace(0, 1e-3, 64)[:, None]
     assert not of_samples(problem, x, torch.tensor([[1e4, 1e4]]))
     assert of_samples(problem, x + 0.1, torch.tensor([[1e4, 1e4]]))
+
+
+def test_doubts_are_collected_and_other_warnings_told():
+    posterior = fokker.PiGDM(mixture(VE), forward=lambda x: 1.0 * x, likelihood=fokker.Gaussian(0.01))
+    with pytest.warns(UserWarning, match="something else"), collected() as found:
+        posterior.sample(torch.tensor([90.0, -90.0]), 50, steps=64)
+        warnings.warn("something else", stacklevel=1)
+    assert len(found) == 1 and "contradicts the prior" in str(found[0])

@@ -188,6 +188,7 @@ def test_a_run_leaves_the_files_of_the_design(plain):
         assert found["samples"].shape == (4, 9, 128) and (plain / "posterior.zarr" / key).is_dir()
         assert 0 <= metrics[f"{key}.coverage95"] <= 1 and metrics[f"{key}.crps"] > 0
         assert (f"{key}.error_ratio" in metrics) == (not key.endswith(".exact"))
+        assert key.endswith(".exact") or 0 <= metrics[f"{key}.doubted"] <= 1
     assert metrics["waves.exact.least_ess"] > 500 and "switch.exact.least_ess" not in metrics
     cases = Cases.of(run, "waves")
     assert cases.count.tolist() == [1, 2, 3, 4] and cases.shown.isnan().sum() == 4 * MOST - 10

@@ -255,7 +255,10 @@ def test_ensure_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert folder == tmp_path / "a" / "b"
     assert os.listdir(folder) == []
     (tmp_path / "file").write_text("x")
-    for bad in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc"), Path("/proc/no")):
+    for bad in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="got a file, or a place below one"):
+            storage.ensure_writable(bad)
+    for bad in (Path("/proc"), Path("/proc/no")):
         with pytest.raises(OSError, match="cannot write into this folder") as caught:
             storage.ensure_writable(bad)
         one_line(caught, str(bad))

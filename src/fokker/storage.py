@@ -179,17 +179,16 @@ def file_hash(path: AnyPath) -> str:
 def ensure_writable(directory: AnyPath) -> Path:
     """Make the folder `directory` if need be, prove by writing that it can hold files, and return its path.
 
-    Raises `OSError` with one line when it is a file, is read-only, or its disk is full.
+    Raises `InputError` where a file is in the way, `OSError` with one line where it is read-only or its disk is full.
     """
     folder = Path(directory)
     probe = folder / f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder(folder)
         probe.write_bytes(bytes(4096))
         _sync_one(probe)
     except OSError as error:
-        reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
-        raise OSError(error.errno, f"cannot write into this folder ({reason})", str(folder)) from error
+        raise OSError(error.errno, f"cannot write into this folder ({error.strerror})", str(folder)) from error
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import chi2
@@ -54,6 +55,24 @@ class Doubt(UserWarning):
     def __str__(self) -> str:
         more = f" (and {len(self.measurements) - 1} more)" if len(self.measurements) > 1 else ""
         return f"measurement {self.measurements[0]}{more}: {self.text}"
+
+
+@contextmanager
+def collected() -> Iterator[list[Doubt]]:
+    """The doubts of what is drawn inside, which are then not warned of; other warnings are."""
+    found: list[Doubt] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Doubt)
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, *where: Any, **more: Any) -> None:
+            if isinstance(message, Doubt):
+                found.append(message)
+            else:
+                show(message, *where, **more)
+
+        warnings.showwarning = keep
+        yield found
 
 
 @torch.no_grad()

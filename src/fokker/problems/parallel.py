@@ -12,6 +12,7 @@ import queue
 import signal
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def run_side_by_side(tasks: list[Task], progress: Progress, at_once: int = 2) ->
     """Run all tasks, `at_once` at a time, in the given order; the first error stops the others and is raised here.
 
     Errors that are told in a line come back as themselves. Ctrl-C ends the processes, and so does the death of this
-    one. Nothing is lost either way: tasks keep what they have finished on disk.
+    one. Nothing is lost either way: tasks keep what they have finished on disk. What tasks warn of is warned of here.
     """
     context = multiprocessing.get_context("spawn")
     messages: multiprocessing.Queue = context.Queue()
@@ -60,6 +61,8 @@ def run_side_by_side(tasks: list[Task], progress: Progress, at_once: int = 2) ->
                 continue
             if kind == "progress":
                 progress(*content)
+            elif kind == "warning":
+                warnings.warn(content, stacklevel=2)
             elif kind == "done":
                 running.pop(index).join()
             else:
@@ -104,6 +107,7 @@ def _work(index: int, task: Task, messages: Any) -> None:
     def report(stage: str, done: int, total: int) -> None:
         messages.put(("progress", index, (stage, done, total)))
 
+    warnings.showwarning = lambda message, *where, **more: messages.put(("warning", index, str(message)))
     try:
         task.function(*task.arguments, report)
     except Exception as error:

@@ -48,7 +48,8 @@ def measure(run: RegressionRun, out: Path) -> dict[str, float]:
 
     FAMILY.METHOD.METRIC, METHOD exact, amortized, guided, pigdm or no_network: error (of the mean of the samples,
     relative), crps, coverage50, 80 and 95 over all cells and cases, with _se the standard error over cases; for all but
-    exact error_ratio and crps_ratio to exact samples as many, on the same cases, and their _se; seconds.
+    exact error_ratio and crps_ratio to exact samples as many, on the same cases, and their _se, and doubted, the share
+    of cases whose samples came with a warning; seconds.
     FAMILY.exact.least_ess where the exact answer is by importance sampling. FAMILY.MODEL.train.steps, MODEL amortized
     or prior (of the guided methods).
     """
@@ -64,6 +65,8 @@ def measure(run: RegressionRun, out: Path) -> dict[str, float]:
             metrics[f"{key}.coverage{100 * level:.0f}_se"] = float(each.std(ddof=1) / np.sqrt(len(each)))
         if values is limit and np.isfinite(kept["ess"]).all():
             metrics[f"{key}.least_ess"] = float(kept["ess"].min())
+        if values is not limit:
+            metrics[f"{key}.doubted"] = float(kept["doubted"].mean())
         metrics[f"{key}.seconds"] = float(kept["seconds"])
         drawn += float(kept["seconds"])
     for name in (f"{family}.{kind}" for family in run.families for kind in (AMORTIZED, PRIOR)):
@@ -83,7 +86,9 @@ def summary_lines(run: RegressionRun, metrics: Mapping[str, float]) -> list[str]
         for method in METHODS:
             head = f"{family}.{method}"
             both = "  ".join(f"{metrics[f'{head}.{name}_ratio']:.3f}" for name in ("error", "crps"))
-            lines.append(f"  {LABELS[method]:12s}  {both}  {metrics[f'{head}.coverage95']:.3f}")
+            warned = metrics[f"{head}.doubted"]
+            more = f"  (warned of {100 * warned:.0f} % of them)" if warned else ""
+            lines.append(f"  {LABELS[method]:12s}  {both}  {metrics[f'{head}.coverage95']:.3f}{more}")
         both = "  ".join(f"{metrics[f'{exact}.{name}']:.3f}" for name in ("error", "crps"))
         lines.append(f"  {LABELS[EXACT]:12s}  {both}  {metrics[f'{exact}.coverage95']:.3f}  (themselves)")
     return lines

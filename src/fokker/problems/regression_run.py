@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from fokker.fields.fitting import fit_functions
 from fokker.fields.prior import FunctionPrior
-from fokker.posterior.doubts import Doubt
+from fokker.posterior.doubts import collected
 from fokker.posterior.samples import PosteriorSamples
 from fokker.problems.density_metrics import path_of, save
 from fokker.problems.folder import folder_hash, group, held, is_from
@@ -77,18 +77,27 @@ def infer(run: RegressionRun, family: str, kind: str, out: Path, progress: Progr
         _keep(run, family, method, out, _sampled(run, family, method, prior), progress, weights)
 
 
-Draw = Callable[[Cases, int], tuple[torch.Tensor, torch.Tensor, float]]  # a case: samples (n, 128), mean (128,), ESS
+class Answer(NamedTuple):
+    """Of a case: samples (n, 128), their mean (128,), ESS (infinite where nothing is weighted), whether it was warned
+    of."""
+
+    samples: torch.Tensor
+    mean: torch.Tensor
+    ess: float = math.inf
+    doubted: bool = False
+
+
+Draw = Callable[[Cases, int], Answer]
 
 
 def _sampled(run: RegressionRun, family: str, method: str, prior: FunctionPrior) -> Draw:
     seeds = stream(run.seed, f"regression/{family}/{method}").integers(2**63, size=run.cases)
 
-    def draw(cases: Cases, case: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    def draw(cases: Cases, case: int) -> Answer:
         points, y, std = cases.told(case)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Doubt)  # how far each method is from exact is what the run measures
+        with collected() as doubts:  # counted: how far each method is from exact is what the run measures
             found = build(method, prior, points, std).sample(y, run.draws, int(seeds[case]), steps=run.steps)
-        return found.samples, found.mean(), math.inf
+        return Answer(found.samples, found.mean(), doubted=bool(doubts))
 
     return draw
 
@@ -96,9 +105,9 @@ def _sampled(run: RegressionRun, family: str, method: str, prior: FunctionPrior)
 def exact(run: RegressionRun, family: str, out: Path, progress: Progress) -> None:
     """The exact posterior of every case."""
 
-    def draw(cases: Cases, case: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    def draw(cases: Cases, case: int) -> Answer:
         found = FAMILIES[family].posterior(*cases.told(case), run.draws, run.seed, case)
-        return found.samples, found.mean, found.ess
+        return Answer(found.samples, found.mean, found.ess)
 
     _keep(run, family, EXACT, out, draw, progress)
 
@@ -108,7 +117,7 @@ def _keep(
 ) -> None:
     """Draw unless that is done: results/FAMILY.METHOD-samples and a group of posterior.zarr.
 
-    The file holds samples (M, n, 128), mean (M, 128), ess (M,), infinite where nothing is weighted, and seconds.
+    The file holds samples (M, n, 128), mean (M, 128), ess and doubted (M,), see `Answer`, and seconds.
     """
     key = f"{family}.{method}"
     path, kept = path_of(out, key, "samples"), out / "posterior.zarr" / key
@@ -120,14 +129,15 @@ def _keep(
         progress(f"sample {key}", case, run.cases)
         found.append(draw(cases, case))
     seconds = time.perf_counter() - started
-    samples, mean = (torch.stack(list(part)).float() for part in zip(*((s, m) for s, m, _ in found)))
+    samples, mean = (torch.stack(part).float() for part in ([a.samples for a in found], [a.mean for a in found]))
     told = PosteriorSamples(samples, cases.shown, True, 0, 0.0, {"method": method})
     with atomic_path(kept) as temporary:
         told.to_arviz().to_zarr(temporary, consolidated=False)
     arrays = {
         "samples": samples.numpy(),
         "mean": mean.numpy(),
-        "ess": np.array([ess for *_, ess in found]),
+        "ess": np.array([answer.ess for answer in found]),
+        "doubted": np.array([answer.doubted for answer in found], np.uint8),
         "seconds": np.array(seconds),
     }
     save(path, arrays, {**origin, "kept": folder_hash(kept)})

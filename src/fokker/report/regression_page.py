@@ -32,6 +32,7 @@ from fokker.report.page import Check, Page
 from fokker.report.regression_figures import RegressionData
 from fokker.storage import write_text
 
+NUMBERS = {1: "A law", 2: "Two laws", 3: "Three laws"}
 WAYS = (
     "amortized: a network trained with observations at random cells; told data anywhere, it needs no approximation.",
     "guided: a prior trained without data. Data come in by the exact update of a Gaussian around what the network "
@@ -129,8 +130,8 @@ def build(
     run = data.run
     page = Page(
         "Functions of one variable from a few noisy values",
-        f"Three laws of functions, known only by {run.fields:,} examples; then functions that nobody has seen, told at "
-        f"1 to {MOST} points anywhere. What the models answer, beside the exact posterior.",
+        f"{NUMBERS[len(run.families)]} of functions, known only by {run.fields:,} examples; then functions that nobody "
+        f"has seen, told at 1 to {MOST} points anywhere. What the models answer, beside the exact posterior.",
     )
     page.section("The answer in a picture")
     for family in run.families:
@@ -192,7 +193,8 @@ def _table(page: Page, run: RegressionRun, metrics: Mapping[str, float]) -> None
     page.subsection("All numbers")
     page.text(
         "Error: relative, of the mean of the samples. Ratios: over exact samples, as many and on the same functions, "
-        "with their standard errors. Coverage in %. Seconds: for all functions."
+        "with their standard errors. Coverage in %. Warned: answers with a warning that samples fit neither the data "
+        "nor the prior. Seconds: for all functions."
     )
     rows: list[list[str]] = []
     for family in run.families:
@@ -204,8 +206,10 @@ def _table(page: Page, run: RegressionRun, metrics: Mapping[str, float]) -> None
                 cells.append(f"{metrics[f'{head}.{name}']:.4f}")
                 cells.append("1" if method == EXACT else f"{metrics[told]:.3f} ± {metrics[f'{told}_se']:.3f}")
             cells += [f"{100 * metrics[f'{head}.coverage{100 * level:.0f}']:.1f}" for level in COVERED]
-            rows.append([*cells, f"{metrics[f'{head}.seconds']:.1f}"])
-    header = ["Family, method", "Error", "Ratio", "CRPS", "Ratio", *(f"{100 * v:g} %" for v in COVERED), "Seconds"]
+            warned = "" if method == EXACT else f"{100 * metrics[f'{head}.doubted']:.0f} %"
+            rows.append([*cells, warned, f"{metrics[f'{head}.seconds']:.1f}"])
+    covered = (f"{100 * v:g} %" for v in COVERED)
+    header = ["Family, method", "Error", "Ratio", "CRPS", "Ratio", *covered, "Warned", "Seconds"]
     page.table(header, rows)
     found = [
         f"{f}: {metrics[f'{f}.{EXACT}.least_ess']:,.0f}" for f in run.families if f"{f}.{EXACT}.least_ess" in metrics
