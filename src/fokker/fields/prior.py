@@ -63,7 +63,9 @@ def _are_points(where: Any) -> bool:
 
 
 class FunctionPrior:
-    """See above. `at(grid)` is a score model of the function on a grid, to be sampled or guided like any other.
+    """A prior over functions, see the module.
+
+    `at(grid)` is a score model of the function on a grid, to be sampled or guided like any other.
 
     field: the law of the noise, of mean variance 1. mean: cosine coefficients (modes, ...) of the mean function on
     the cells of the grid of training. data_std: d, so that the functions are mean + d N(0, C) as a Gaussian.

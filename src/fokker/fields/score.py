@@ -36,7 +36,9 @@ ROWS = 2**19  # entries of the states that a network is given at once, where no 
 
 
 class FunctionScore(NetworkDenoiser):
-    """See above: states (B, *x_shape), x_shape that of a grid, or (P,) on scattered points.
+    """The denoiser of functions on one set of points, see the module.
+
+    States (B, *x_shape), x_shape that of a grid, or (P,) on scattered points.
 
     network: `network(channels (B, c, *x_shape), level)` on grids. mean (*x_shape), prior (*x_shape), the diagonal of
     C, and the noise of the process belong to these points.

@@ -140,7 +140,8 @@ class MeshField(NodalField):
     are longer than a few triangles. A key fixes the function on one mesh (signs, and directions among equal
     eigenvalues, are those of fixed numbers at its nodes), not across meshes.
 
-    mesh: see `TriangleMesh`. InputError for another mesh, more modes than nodes, alpha <= 1, tau or amplitude <= 0.
+    mesh: a `MeshTri` of scikit-fem, or any object with arrays p (2, N) of nodes and t (3, E) of triangles.
+    InputError for another mesh, more modes than nodes, alpha <= 1, tau or amplitude <= 0.
     Source: Lord, Powell, Shardlow 2014, chapter 7.
     """
 
@@ -183,7 +184,8 @@ class SparseMeshField(NodalField):
     u = amplitude (L^-1 C)^((alpha - 1)/2) L^-1 B^T xi for odd alpha, where B^T B = L with a row for each node and two
     for each triangle. Covariances converge with the square of the mesh size.
 
-    mesh: see `TriangleMesh`. InputError for another mesh, alpha not 2, 3, ..., tau or amplitude <= 0.
+    mesh: a `MeshTri` of scikit-fem, or any object with arrays p (2, N) of nodes and t (3, E) of triangles.
+    InputError for another mesh, alpha not 2, 3, ..., tau or amplitude <= 0.
     Source: Lindgren, Rue, Lindstrom 2011.
     """
 

@@ -1,0 +1,19 @@
+"""The blocks of docs/functions_howto.md run, one after the other."""
+
+import re
+from pathlib import Path
+
+import fokker
+
+PAGE = Path(__file__).parent.parent / "docs" / "functions_howto.md"
+
+
+def test_the_blocks_of_the_page_run():
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 7
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"block {number}", "exec"), names)
+    assert names["functions"].samples.shape == (10, 32) and names["finer"].samples.shape == (10, 96)
+    assert names["found"].mean().shape == (32,)
+    assert isinstance(names["linear"], fokker.FunctionPosterior)
