@@ -126,6 +126,15 @@ def test_no_estimate_beats_the_exact_mean(family, task):
         assert errors[4000].mean() < 1.05 * limit_line.mean()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_fields_serve_every_task_and_noise_of_a_family(family):
+    p, other = problem(family, FAMILIES[family][0]), problem(family, FAMILIES[family][-1], noise=0.02)
+    cases = other.cases(2)
+    shared, own = NoNetwork(p, 60).on(other), NoNetwork(other, 60)
+    means = [guess.posterior(cases.points[1]).mean(cases.y[1], of=guess.of) for guess in (shared, own)]
+    assert torch.equal(*means) and shared.problem == other and shared.field is not own.field
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

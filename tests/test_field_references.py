@@ -173,7 +173,10 @@ def test_without_observations_the_posterior_is_the_prior():
     assert posterior.sample(none, 2).shape == (3, 2, *SHAPE) and not posterior.log_evidence(none).any()
 
 
-def test_empirical_field_is_regression_on_the_training_fields():
+@pytest.mark.parametrize("chunk", [2**22, 90])
+def test_empirical_field_is_regression_on_the_training_fields(monkeypatch, chunk):
+    """Also with three fields seen at a time."""
+    monkeypatch.setattr("fokker.reference.gaussian_field._CHUNK", chunk)
     field, operator = GaussianField(eigenvalues()), OPERATORS["solution"]
     training = field.draw(200, seed=7) + 0.3
     y = operator(field.draw(3, seed=8))

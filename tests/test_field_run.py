@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -165,8 +166,12 @@ def test_noise_of_the_warp_is_relative_to_what_is_seen():
 @pytest.mark.parametrize(
     ("family", "change", "told"),
     [
-        ("poisson", {"n": 4}, "n: got 4, an integer of at least 8"),
-        ("poisson", {"n": 200}, "n: got 200"),
+        ("poisson", {"n": 7}, "n: got 7, a whole number from 8 to 128 is accepted"),
+        ("helmholtz", {"n": 129}, "n: got 129, a whole number from 8 to 128 is accepted"),
+        ("threshold", {"n": 128}, "n: got 128, a whole number from 8 to 64 is accepted"),
+        ("poisson", {"draws": 10**6}, "draws: got 1000000 of 32 x 32 cells, at most 32768"),
+        ("poisson", {"n": 128, "cases": 5000}, "cases: got 5000 of 128 x 128 cells, at most 4096"),
+        ("poisson", {"n": 128, "fields": 9000}, "more than 1000 and at most 4096 are accepted, or 0 for 4096"),
         ("warp", {"cases": 1}, "cases: got 1"),
         ("warp", {"fields": 62}, "fields: got 62 of 32 x 32 cells with 31 points, more than 62"),
         ("threshold", {"fields": 10**6}, "fields: got 1000000"),
@@ -183,6 +188,29 @@ def test_bad_settings_are_told_in_one_line(family, change, told):
 def test_a_grid_without_weights_is_trained():
     assert RUNS["threshold"]().training_steps == 0 and RUNS["threshold"](n=40).training_steps == 3000
     assert RUNS["threshold"](train=7).recipe.training.steps == 7
+    assert all(RUNS["helmholtz"](n=n).training_steps == 0 for n in (32, 64, 128))
+
+
+def test_a_long_training_is_told_in_advance(tmp_path, monkeypatch):
+    monkeypatch.setattr(field_run, "run_side_by_side", lambda *rest, **more: None)
+    monkeypatch.setattr(field_run, "measure", lambda run, out: {})
+    with pytest.warns(UserWarning, match="training on 64 x 64, 3000 steps: about 40 minutes on two cores; --train"):
+        field_run.run(RUNS["warp"](n=64), tmp_path / "long", lambda *stage: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        field_run.run(RUNS["warp"](train=3000), tmp_path / "short", lambda *stage: None)
+        field_run.run(RUNS["poisson"](n=128), tmp_path / "none", lambda *stage: None)
+
+
+def test_as_many_fields_as_suit_the_grid():
+    """Every grid is run without further options, and config.json tells the number."""
+    for n, count in {8: 20_000, 32: 20_000, 57: 20_000, 64: 10_000, 100: 6710, 128: 4096}.items():
+        run = RUNS["poisson"](n=n)
+        assert run.field_count == count == run.settings()["fields"] and count * n**2 <= 2**26
+        assert RUNS["poisson"](**{k: v for k, v in run.settings().items() if k != "problem"}).field_count == count
+    assert RUNS["poisson"].presets()["paper"].field_count == 10_000
+    assert replace(RUNS["poisson"].presets()["paper"], n=128).field_count == 4096
+    assert RUNS["warp"](fields=100).field_count == 100
 
 
 @pytest.mark.parametrize("folder", sorted(SHIPPED.glob("*-*")), ids=lambda path: path.name)
@@ -191,7 +219,7 @@ def test_weights_of_the_package_are_those_of_their_record(folder):
     assert record["weights"] == file_hash(folder / "weights.safetensors")
     assert (folder / "weights.safetensors").stat().st_size < 4e6
     law, n = folder.name.rsplit("-", 1)
-    run = RUNS["poisson" if law == "gaussian" else law](n=int(n), train=record["records"][-1]["step"], fields=1000)
+    run = RUNS["poisson" if law == "gaussian" else law](n=int(n), train=record["records"][-1]["step"])
     assert prior.grid.shape == (run.n, run.n) and prior.recipe.settings() == run.recipe.settings()
     assert record["settings"]["network"]["kind"] == "fourier_operator" and record["seconds"] < 15 * 60
 

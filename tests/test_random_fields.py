@@ -272,6 +272,15 @@ def test_at_is_the_basis_times_the_coefficients(monkeypatch, field, channels):
             close(field.at(xi, points), exact, 1e-12)
 
 
+@pytest.mark.parametrize("field", FIELDS)
+def test_the_variance_is_that_of_the_basis_a_part_of_the_points_at_a_time(monkeypatch, field):
+    monkeypatch.setattr("fokker.random_fields._ENTRIES", 3 * field.size)
+    for points in (uniform(8, field.dimension), uniform(2, 8, field.dimension), uniform(0, field.dimension)):
+        found = field.variance(points)
+        assert found.shape == points.shape[:-1]
+        close(found, field.basis(points).square().sum(-1), 1e-14)
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_another_number_of_coefficients_is_refused(count):
     field = fokker.CosineField(2, 4)

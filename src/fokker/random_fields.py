@@ -84,8 +84,10 @@ class Field(ABC):
         return self.size * math.prod(points.shape[:-2])
 
     def variance(self, points: Tensor) -> Tensor:
-        """Var g(x) at points (..., P, dimension) -> (..., P), in float64."""
-        return self.basis(points).square().sum(-1)
+        """Var g(x) at points (..., P, dimension) -> (..., P), in float64; a part of the points at a time as in `at`."""
+        where = self._checked(points)
+        step = _ENTRIES // max(1, self.size * math.prod(where.shape[:-2]))
+        return torch.cat([self.basis(part).square().sum(-1) for part in where.split(max(1, step), dim=-2)], -1)
 
 
 class SpectralField(Field):

@@ -90,8 +90,8 @@ def _fields(family: str) -> Parts:
 
 
 _FIELD_PRESETS = (
-    "quick: 20 cases on 32 x 32, with weights of the package, other grids trained here, in a few "
-    "minutes; paper: 100 cases."
+    "quick: 20 cases on 32 x 32, in a few minutes; paper: 100 cases, of the equations on 64 x 64. Where the package "
+    "has no weights for a grid, a training comes first: it has them for 32, and for 64 and 128 of the equations."
 )
 _DENSITY_PRESETS = (
     "quick: both recipes, VE and VP(2), ODE and SDE, the published recipe's training cut to 4,000 steps, in ten "

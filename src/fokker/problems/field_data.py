@@ -123,13 +123,13 @@ class FieldProblem:
 
     def latent(self, count: int, seed: int = 0, split: str = "train", first: int = 0) -> Tensor:
         """g (count, n, n), fields `first` to `first` + count of a split ("train" or "test"), each the same always."""
-        parts = [torch.zeros(0, self.n, self.n, dtype=torch.float64)]
+        out = torch.empty(count, self.n, self.n, dtype=torch.float64)
         for start in range(first, first + count, _ROWS):
             index = np.arange(start, min(start + _ROWS, first + count))
             key = Key(seed, Rows(np.zeros_like(index), index), part=f"fields/{split}")
             white = key.normal((LARGEST, LARGEST))[:, : self.n, : self.n]
-            parts.append(self.field.colour(white.double()))
-        return torch.cat(parts)
+            out[index - first] = self.field.colour(white.double())
+        return out
 
     def of_latent(self, g: Tensor) -> Fields:
         """The seen and the wanted field for g (..., n, n)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import copy
 
 import torch
 from torch import Tensor
@@ -61,16 +61,22 @@ class NoNetwork:
         self.problem = problem
         g = problem.latent(count, seed)
         fields = g if problem.solve is not None else problem.of_latent(g).wanted
-        self._noise = problem.noise_std
-        if problem.family == "warp":
-            self._noise = problem.noise * float(fields.square().mean().sqrt())
+        self._size = float(fields.square().mean().sqrt()) if problem.family == "warp" else 1.0
         self.field = EmpiricalField(fields)
+
+    def on(self, problem: FieldProblem) -> NoNetwork:
+        """The same training fields for another task or noise of the same family and grid."""
+        other = copy.copy(self)
+        other.problem = problem
+        return other
 
     def posterior(self, points: Tensor) -> FieldPosterior:
         """The law of g (equations) or of the wanted field given y at the points (m,)."""
-        return self.field.posterior(self.problem.operator(points), self._noise)
+        problem = self.problem
+        noise = problem.noise * self._size if problem.family == "warp" else problem.noise_std
+        return self.field.posterior(problem.operator(points), noise)
 
-    @cached_property
+    @property
     def of(self) -> object:
         """What turns that law into the wanted field's: the solve in forward tasks, else nothing."""
         return self.problem.solve if self.problem.task == "forward" else None

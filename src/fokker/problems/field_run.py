@@ -8,6 +8,7 @@ import json
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from fokker.storage import atomic_path, file_hash, read_json, write_bytes, write
 
 SHOWN, DRAWS = 3, 2  # cases of a figure, samples of each
 WORKERS = 2
+LONG = 15  # minutes of training that are told in advance
 MODEL = ("weights.safetensors", "model.json", "training.json")
 PACKAGES = ("fokker", "torch", "numpy", "scipy", "zarr", "xarray", "arviz-base")
 
@@ -51,6 +53,12 @@ def run(
     """
     with held(settings.settings(), PACKAGES, out):
         group(out / "posterior.zarr")
+        if settings.training_minutes > LONG and not (out / "models" / "prior" / "weights.safetensors").exists():
+            warnings.warn(
+                f"training on {settings.n} x {settings.n}, {settings.training_steps} steps: about "
+                f"{settings.training_minutes:.0f} minutes on two cores; --train asks for fewer steps",
+                stacklevel=2,
+            )
         run_side_by_side([Task(learn, (settings, out))], progress, at_once=1)  # timed: it has the machine to itself
         blocks = [(*part, first) for part in settings.parts() for first in range(0, settings.cases, BLOCK)]
         shares = [blocks[worker::WORKERS] for worker in range(WORKERS)]
@@ -86,7 +94,7 @@ def training_fields(run: FieldRun) -> Tensor:
     """(fields, n, n): of g for the equations, of the field itself for the others."""
     task, noise = run.parts()[0]
     problem = run.problem(task, noise)
-    g = problem.latent(run.fields, run.seed)
+    g = problem.latent(run.field_count, run.seed)
     return g if run.family in SHIFT else problem.of_latent(g).wanted
 
 
@@ -107,7 +115,8 @@ def infer(run: FieldRun, blocks: list[tuple[str, float, int]], worker: int, out:
         if is_from(path, origin | ({"kept": folder_hash(kept)} if not first else {})):
             continue
         if part not in methods:
-            methods = {part: Methods(run, run.problem(*part), prior)}
+            before = [known.covariance for known in methods.values()]
+            methods = {part: Methods(run, run.problem(*part), prior, *before)}
         found, drawn = methods[part].block(first)
         if not first:
             with atomic_path(kept) as temporary:
@@ -119,14 +128,16 @@ def infer(run: FieldRun, blocks: list[tuple[str, float, int]], worker: int, out:
 
 
 class Methods:
-    """Every method of a part."""
+    """Every method of a part. fields: the training fields of another part, where they have been made."""
 
-    def __init__(self, run: FieldRun, problem: FieldProblem, prior: FunctionPrior):
+    def __init__(
+        self, run: FieldRun, problem: FieldProblem, prior: FunctionPrior, fields: NoNetwork | None = None
+    ) -> None:
         self.run, self.problem = run, problem
         self.cases = problem.cases(run.cases, run.seed)
         grid = (problem.n, problem.n)
         self.models = {NETWORK: prior.at(grid), NO_NETWORK: prior.no_network().at(grid)}
-        self.covariance = NoNetwork(problem, run.fields, run.seed)
+        self.covariance = fields.on(problem) if fields else NoNetwork(problem, run.field_count, run.seed)
 
     def block(self, first: int) -> tuple[dict[str, NDArray], list[PosteriorSamples]]:
         """Scores of the cases from `first` on, and the network's samples of those that are shown."""

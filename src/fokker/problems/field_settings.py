@@ -10,7 +10,7 @@ from fokker.errors import InputError
 from fokker.fields.fitting import FUNCTIONS
 from fokker.fields.observations import PointObservations
 from fokker.posterior.recipes import Recipe
-from fokker.problems.field_data import FAMILIES, SHIFT, FieldProblem
+from fokker.problems.field_data import FAMILIES, LARGEST, SHIFT, FieldProblem
 from fokker.problems.folder import plain
 from fokker.rng import check_seed
 
@@ -25,7 +25,11 @@ LABELS = {
 SHIPPED = Path(__file__).parent / "weights"
 NOISE_RANGE = (5e-4, 5e-2)  # of the noise that the model of the warp is told, in standard deviations of the fields
 DEFAULT_STEPS = {"gaussian": 300, "warp": 3000, "threshold": 3000}  # the equations have nothing to learn
-MOST_ENTRIES = 2**26  # of the training fields: 512 MiB
+MOST_ENTRIES = 2**26  # of the training fields, and of the cases: 512 MiB
+MOST_DRAWN = 2**25  # entries of the samples of a case
+DEFAULT_FIELDS = {64: 10_000}  # elsewhere 20,000, or as many as MOST_ENTRIES allows
+STEP_SECONDS = {"gaussian": 0.02, "warp": 0.2, "threshold": 0.2}  # of training on 32 x 32, with two cores
+SMALLEST = 8
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class FieldRun:
 
     family: ClassVar[str]
     levels: ClassVar[tuple[float, ...]] = (0.0, 0.01)  # of the noise
+    largest: ClassVar[int] = 64  # n; what the model is told of the data takes n^4 numbers in training
 
     n: int = 32
     """Cells of an axis of the grid: 32, 64 and 128 have 31, 123 and 500 observed points, others 3 %."""
@@ -43,15 +48,18 @@ class FieldRun:
     """Samples of each posterior."""
     steps: int = 16
     """Levels of the sampler."""
-    fields: int = 20_000
-    """Training fields, also those of the Gaussian with a sample covariance."""
+    fields: int = 0
+    """Training fields, also those of the Gaussian with a sample covariance; 0: as many as suit the grid, namely 20,000
+    on 32 x 32, 10,000 on 64 x 64 and 4,096 on 128 x 128."""
     train: int = 0
     """Train anew, for so many steps; 0: the weights of the package, or a training where none come for this grid."""
     seed: int = 0
     """Fixes every number of the run."""
 
     def __post_init__(self) -> None:
-        least = {"n": 8, "cases": 2, "draws": 9, "steps": 2, "fields": 20, "train": 0}
+        if not SMALLEST <= self.n <= self.largest:
+            raise InputError(f"n: got {self.n}, a whole number from {SMALLEST} to {self.largest} is accepted")
+        least = {"cases": 2, "draws": 9, "steps": 2, "fields": 0, "train": 0}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value < lowest:
@@ -59,11 +67,24 @@ class FieldRun:
         check_seed(self.seed)
         count = self.problem(*self.parts()[0]).count
         most = MOST_ENTRIES // self.n**2
-        if not 2 * count < self.fields <= most:
+        if not 2 * count < self.field_count <= most:
             raise InputError(
                 f"fields: got {self.fields} of {self.n} x {self.n} cells with {count} points, more than {2 * count} "
-                f"and at most {most} are accepted"
+                f"and at most {most} are accepted, or 0 for {self._usual_count}"
             )
+        for name, entries in (("cases", MOST_ENTRIES), ("draws", MOST_DRAWN)):
+            value, highest = getattr(self, name), entries // self.n**2
+            if value > highest:
+                raise InputError(f"{name}: got {value} of {self.n} x {self.n} cells, at most {highest} are accepted")
+
+    @property
+    def field_count(self) -> int:
+        """How many training fields there are."""
+        return self.fields or self._usual_count
+
+    @property
+    def _usual_count(self) -> int:
+        return DEFAULT_FIELDS.get(self.n, min(20_000, MOST_ENTRIES // self.n**2))
 
     def parts(self) -> list[tuple[str, float]]:
         """Tasks and noise levels."""
@@ -85,6 +106,11 @@ class FieldRun:
         return self.train or (0 if has else DEFAULT_STEPS[_law(self.family)])
 
     @property
+    def training_minutes(self) -> float:
+        """What the training takes on two cores, roughly: its steps cost as many seconds as there are cells."""
+        return self.training_steps * STEP_SECONDS[_law(self.family)] * (self.n / 32) ** 2 / 60
+
+    @property
     def recipe(self) -> Recipe:
         """How the model is trained."""
         recipe = RECIPES[_law(self.family)]
@@ -102,13 +128,14 @@ class FieldRun:
         return PointObservations(problem.count, problem.count, low, high, none=0.0)
 
     def settings(self) -> dict[str, Any]:
-        """All options as JSON."""
-        return {"problem": f"{self.family}-field", **{k: plain(v) for k, v in asdict(self).items()}}
+        """All options as JSON, with the number of fields where it was left open."""
+        options = asdict(self) | {"fields": self.field_count}
+        return {"problem": f"{self.family}-field", **{k: plain(v) for k, v in options.items()}}
 
     @classmethod
     def presets(cls) -> dict[str, FieldRun]:
         """quick and paper."""
-        finest = {"n": 64, "fields": 10_000} if (SHIPPED / f"{_law(cls.family)}-64").is_dir() else {}
+        finest = {"n": 64} if (SHIPPED / f"{_law(cls.family)}-64").is_dir() else {}
         return {"quick": cls(), "paper": cls(cases=100, **finest)}
 
 
@@ -129,12 +156,14 @@ class PoissonField(FieldRun):
     """Lap u = g."""
 
     family = "poisson"
+    largest = LARGEST
 
 
 class HelmholtzField(FieldRun):
     """Lap u + u = g."""
 
     family = "helmholtz"
+    largest = LARGEST
 
 
 class WarpField(FieldRun):

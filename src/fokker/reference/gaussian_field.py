@@ -140,7 +140,8 @@ class EmpiricalField(Field):
             raise InputError(f"fields: got shape {tuple(fields.shape)}, at least 2 fields (N, *shape) are accepted")
         fields = fields.to(torch.float64)
         self.mean = fields.mean(0)
-        self._scaled = (fields - self.mean) / math.sqrt(len(fields) - 1)
+        self._scaled = fields - self.mean
+        self._scaled /= math.sqrt(len(fields) - 1)
         self.shape, self.white_shape = tuple(fields.shape[1:]), (len(fields),)
 
     def colour(self, white: Tensor) -> Tensor:
@@ -149,7 +150,8 @@ class EmpiricalField(Field):
 
     def rows(self, operator: Linear) -> Tensor:
         """The data of the training fields, centred: cheaper than unit vectors where few entries are seen."""
-        return operator(self._scaled).flatten(1).T
+        step = max(1, _CHUNK // math.prod(self.shape))
+        return torch.cat([operator(some).flatten(1) for some in self._scaled.split(step)]).T
 
     def _variance(self, of: Any) -> Tensor:
         return _image(self._scaled, of).square().sum(0)

@@ -95,8 +95,11 @@ def _style(family: str, truth: NDArray) -> dict[str, Any]:
 
 def _points(axes: Axes, points: NDArray, n: int) -> None:
     down, across = np.divmod(points, n)
+    style: dict[str, Any] = {"c": "white", "edgecolors": "black", "linewidths": 0.4}
+    if len(points) > 200:  # rings would hide the field
+        style = {"c": "black", "linewidths": 0.0}
     size = 5.0 if len(points) < 60 else 2.0
-    axes.scatter((across + 0.5) / n, (down + 0.5) / n, s=size, c="white", edgecolors="black", linewidths=0.4)
+    axes.scatter((across + 0.5) / n, (down + 0.5) / n, s=size, **style)
 
 
 def errors(data: FieldData) -> Figure:
@@ -114,12 +117,14 @@ def errors(data: FieldData) -> Figure:
             axes.errorbar(value, place + shift, xerr=2 * se, fmt=MARKS[method], ms=5, color=COLORS[method], lw=1)
         one = data.get(f"{head}.{NETWORK}.sample_error_percent")
         axes.plot(one, place, "o", ms=6, color=BLUE, mfc="white")
-        for k, (name, value) in enumerate(peers.get(task, {}).items() if noise == 0 else ()):
+        told = sorted(peers.get(task, {}).items(), key=lambda peer: peer[1]) if noise == 0 else []
+        last, up = 0.0, 4
+        for name, value in told:
             axes.plot(value, place - 0.22, "v", ms=6, color=ORANGE)
-            up = 4 + 9 * (k % 2)
+            last, up = value, up + 8 if value < 1.6 * last else 4  # names of close ones would overlap
             axes.annotate(name, (value, place - 0.22), (0, up), textcoords="offset points", ha="center", fontsize=7)
     axes.set(yticks=range(len(parts)), yticklabels=[_told(task, noise) for task, noise in parts])
-    axes.set(ylim=(len(parts) - 0.45, -0.75), xscale="log", xlabel="relative L2 error, %")
+    axes.set(ylim=(len(parts) - 0.45, -1.0 if peers else -0.75), xscale="log", xlabel="relative L2 error, %")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
     axes.set_title(f"{run.n} x {run.n}, {run.problem(*parts[0]).count} points, {run.cases} cases")

@@ -41,7 +41,7 @@ LIMITS = {
         "nothing to add to the Gaussian of the training fields: these tasks show what an exact treatment of the data "
         "is worth, not what a network learns.",
         "Published figures are of one sample for each truth on 128 x 128 cells with 500 points; the error of one "
-        "sample is about 1.4 times that of the mean. Compare them with the open circles, and with n = 128.",
+        "sample is about 1.4 times that of the mean. Compare them with the open circles, of a run with --n 128.",
         "The mean of finitely many samples has an error of its own: with 64 exact ones 1.008 times the limit.",
     ),
     False: (
@@ -206,6 +206,6 @@ def _settings(data: FieldData) -> list[list[str]]:
         ["Steps of the sampler", str(run.steps)],
         ["Weights", f"trained here, {run.training_steps} steps" if run.training_steps else "those of the package"],
         ["Training", f"{training['records'][-1]['step']} steps, {training['seconds'] / 60:.1f} minutes"],
-        ["Training fields, sample covariance", str(run.fields)],
+        ["Training fields, sample covariance", str(run.field_count)],
         ["Seed", str(run.seed)],
     ]
