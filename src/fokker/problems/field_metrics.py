@@ -87,7 +87,8 @@ def measure(run: FieldRun, out: Path) -> dict[str, float]:
     relative L2 error of the mean of all samples, its mean over cases, with _se its standard error;
     sample_error_percent, that of one sample; crps; coverage_50, _80 and _95, with _se; wrong_percent for two values;
     error_ratio and crps_ratio, over those of exact samples; limit_ratio, error over that of the exact posterior mean;
-    seconds of a case. exact.limit_percent is the error of the exact mean. train.seconds and sample.seconds are totals.
+    seconds of a case, of processor time. exact.limit_percent is the error of the exact mean. train.seconds and
+    sample.seconds are totals.
     """
     metrics: dict[str, float] = {}
     drawn = 0.0

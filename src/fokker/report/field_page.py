@@ -190,7 +190,7 @@ def _table(page: Page, run: FieldRun, get: Lookup) -> None:
         "that of the exact mean. One: the error of a single sample. CRPS: fair, the mean over all cells; then over "
         "that of exact samples. Coverage in %."
         + (" Wrong: cells in % where most samples have the other value." if two else "")
-        + " Seconds of a case on one core."
+        + " Seconds of processor time of a case."
     )
     heads = [f"{100 * level:g} %" for level in COVERED] + (["Wrong"] if two else [])
     page.table(["Task, noise: method", "Error", "/ limit", "One", "CRPS", "/ exact", *heads, "Seconds"], rows)
