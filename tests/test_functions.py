@@ -249,6 +249,13 @@ def test_training_lowers_the_loss_and_a_file_holds_the_model(trained):
     assert record["records"][-1]["step"] == 30
 
 
+def test_samples_are_the_same_whatever_a_network_is_given_at_once(trained, monkeypatch):
+    prior, _, _ = trained
+    whole = prior.sample(7, seed=2, steps=4).samples
+    monkeypatch.setattr("fokker.fields.score.CACHED", 32)  # two functions of 16 values
+    torch.testing.assert_close(prior.sample(7, seed=2, steps=4).samples, whole)
+
+
 def test_a_posterior_takes_values_at_points_and_gives_the_prior_without_them(trained):
     prior, _, _ = trained
     seen, y = torch.tensor([[0.2], [0.21], [0.7]]), torch.tensor([1.0, 1.1, 0.5])

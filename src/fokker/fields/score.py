@@ -32,7 +32,8 @@ from fokker.rng import Key
 from fokker.score import ScoreModel
 from fokker.states import Cond, Moments, as_cond, column
 
-ROWS = 2**19  # entries of the states that a network is given at once, where no gradient is needed
+ROWS = 2**19  # entries of the states that are denoised at once, where no gradient is needed
+CACHED = 2**17  # of which a network is given so many at once: more do not stay in the cache
 
 
 class FunctionScore(NetworkDenoiser):
@@ -116,7 +117,10 @@ class FunctionScore(NetworkDenoiser):
 
     def _network(self, channels: Tensor, level: Tensor) -> Tensor:
         """What the network gives (B, *x_shape) for channels (B, c, *x_shape)."""
-        return self.network(channels, level)[:, 0]
+        rows = max(1, CACHED // math.prod(self.x_shape))
+        if torch.is_grad_enabled() or len(level) > 1:
+            return self.network(channels, level)[:, 0]
+        return torch.cat([self.network(part, level)[:, 0] for part in channels.split(rows)])
 
     def _shift(self, update: Update, guess: Tensor, c2: Tensor) -> Tensor:
         return update.shift(guess.flatten(1), c2).reshape(guess.shape).to(guess)
