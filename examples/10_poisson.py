@@ -37,10 +37,8 @@ c, h = law.basis(cells.points) @ law.basis(cells.points).T, observe.matrix()
 gain = torch.linalg.solve(h @ c @ h.T + noise**2 * torch.eye(24, dtype=torch.float64), h @ c).T
 exact = (gain @ y).reshape(cells.shape)
 exact_std = (c - gain @ h @ c).diagonal().sqrt().reshape(cells.shape)
-off = (mean - exact).square().mean().sqrt() / exact_std.mean()
-print(
-    f"mean off by {100 * off:.0f} % of a posterior deviation, widths {float(std.mean() / exact_std.mean()):.2f} of exact"
-)
+off, width = (mean - exact).square().mean().sqrt() / exact_std.mean(), std.mean() / exact_std.mean()
+print(f"the mean is off by {100 * off:.0f} % of a posterior deviation, widths are {width:.2f} of the exact ones")
 
 
 def draw(path):

@@ -87,8 +87,8 @@ def measure(run: FieldRun, out: Path) -> dict[str, float]:
     relative L2 error of the mean of all samples, its mean over cases, with _se its standard error;
     sample_error_percent, that of one sample; crps; coverage_50, _80 and _95, with _se; wrong_percent for two values;
     error_ratio and crps_ratio, over those of exact samples; limit_ratio, error over that of the exact posterior mean;
-    seconds of a case, of processor time. exact.limit_percent is the error of the exact mean. train.seconds and
-    sample.seconds are totals.
+    doubted, the share of cases whose samples came with a warning; seconds of a case, of processor time.
+    exact.limit_percent is the error of the exact mean. train.seconds and sample.seconds are totals.
     """
     metrics: dict[str, float] = {}
     drawn = 0.0
@@ -115,6 +115,7 @@ def _numbers(own: Mapping[str, NDArray]) -> dict[str, float]:
         "sample_error_percent": 100 * float(own["sample_error"].mean()),
         "crps": float(own["crps"].mean()),
         "seconds": float(own["seconds"].mean()),
+        "doubted": float(own["doubted"].mean()),
     }
     if "wrong" in own:
         out["wrong_percent"] = 100 * float(own["wrong"].mean())
@@ -142,8 +143,10 @@ def summary_lines(run: FieldRun, metrics: Mapping[str, float]) -> list[str]:
         )
         for method in METHODS:
             own = {name: metrics[f"{head}.{method}.{name}"] for name in ("error_percent", "limit_ratio", "crps_ratio")}
+            doubted = metrics[f"{head}.{method}.doubted"]
+            warned = f"  (warned of {100 * doubted:.0f} %)" if doubted else ""
             lines.append(
                 f"  {LABELS[method]:27s}  error {own['error_percent']:6.2f} %  {own['limit_ratio']:.3f} of the limit   "
-                f"CRPS {own['crps_ratio']:.3f} of exact"
+                f"CRPS {own['crps_ratio']:.3f} of exact{warned}"
             )
     return lines

@@ -23,6 +23,7 @@ from fokker.fields.fitting import fit_functions
 from fokker.fields.posterior import FunctionPosterior
 from fokker.fields.prior import FunctionPrior
 from fokker.likelihoods import Gaussian
+from fokker.posterior.doubts import collected
 from fokker.posterior.samples import PosteriorSamples
 from fokker.problems.density_metrics import path_of, save
 from fokker.problems.field_data import SHIFT, FieldProblem
@@ -161,10 +162,12 @@ class Methods:
         drawn = {}
         for method in METHODS:
             started = time.process_time()  # other work may share the machine
-            drawn[method] = self.draw(method, case)
+            with collected() as doubts:  # counted: how far each method is from exact is what the run measures
+                drawn[method] = self.draw(method, case)
             seconds = time.process_time() - started
             samples = drawn[method].samples.numpy()
-            own = scores(self.problem, samples, truth, cells) | {"seconds": np.array(seconds)}
+            own = scores(self.problem, samples, truth, cells)
+            own |= {"seconds": np.array(seconds), "doubted": np.array(float(bool(doubts)))}
             if case < SHOWN:
                 own |= {"mean": samples.mean(0), "std": samples.std(0, ddof=1), "samples": samples[:DRAWS]}
             head = {name: f"shown.{method}.{name}" for name in ("mean", "std", "samples")}
