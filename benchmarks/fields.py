@@ -56,7 +56,7 @@ Errors are of the mean of all samples, relative in L2, and ratios are on the sam
 and to the CRPS of as many exact samples. Published relative errors (inverse, forward) for 3 % of 128 x 128 points
 without noise, in %: FunDPS 20.5, 2.0 for Poisson and 17.2, 2.1 for Helmholtz, DiffusionPDE 21.1, 4.9 and 19.1, 12.6.
 They score a single sample, whose error is about sqrt(2) times that of the mean; ours on that grid stand beside them
-below. Seconds are of the clock, beside other work; on 128 x 128 of the processor.
+below. Seconds are of the processor; on 64 x 64 of the clock, beside other work.
 """
 
 

@@ -103,17 +103,17 @@ def posterior_of(points, std):
 @pytest.mark.parametrize("std", [0.0, 0.01, 0.1])
 def test_rough_functions_seen_between_the_cells(rough, std):
     """A posterior without a network is that of the process: the spectrum is estimated to 1/sqrt(2000), so means are
-    within 0.25 deviations and widths within 15 % (those of 4,000 samples to 5 %, 4.5 standard errors). The control
-    continues functions by their cosines."""
+    within 0.25 deviations and widths within 15 % (those of 4,000 samples to 5 %, 4.5 standard errors), in two steps as
+    in many. The control continues functions by their cosines."""
     mean, deviation = posterior_of(SEEN, std)
     y = Y + RAMP * SEEN[:, 0]
     found = fokker.FunctionPosterior.of_values(rough, SEEN, likelihood=fokker.Gaussian(std))
-    samples = found.sample(y, 4000, seed=1, steps=64).samples.double() - RAMP * CENTRES[:, 0]
+    samples = found.sample(y, 4000, seed=1, steps=2).samples.double() - RAMP * CENTRES[:, 0]
     assert float(((samples.mean(0) - mean) / deviation).abs().max()) < 0.25
     torch.testing.assert_close(samples.std(0), deviation, rtol=0.15, atol=0)
     cosines = fokker.operators.PointValues((CELLS,), SEEN)
     wrong = fokker.FunctionPosterior(rough.at(), forward=cosines, likelihood=fokker.Gaussian(std))
-    widths = wrong.sample(y, 1000, seed=1, steps=64).samples.double().std(0)
+    widths = wrong.sample(y, 1000, seed=1, steps=2).samples.double().std(0)
     assert float((widths / deviation).min()) < 0.7
 
 
@@ -122,7 +122,7 @@ def test_finer_and_coarser_grids_take_the_same_values(rough):
     y = Y + RAMP * SEEN[:, 0]
     for cells in (CELLS // 2, 3 * CELLS):
         found = fokker.FunctionPosterior.of_values(rough, SEEN, likelihood=fokker.Gaussian(0.1), where=(cells,))
-        shown = found.sample(y, 2000, seed=1, steps=32).mean().double() - RAMP * fokker.Grid((cells,)).points[:, 0]
+        shown = found.sample(y, 2000, seed=1, steps=2).mean().double() - RAMP * fokker.Grid((cells,)).points[:, 0]
         at = fokker.operators.PointValues((cells,), CENTRES[4:-4])
         assert float((at(shown[None])[0] - mean[4:-4]).abs().max()) < 0.15
 

@@ -4,6 +4,8 @@ Statistical limits: all z of one test together raise a false alarm with a probab
 """
 
 import json
+import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -142,13 +144,45 @@ def test_two_values_at_one_point_need_noise():
     Factor.of(NOISE, twice, 0.01).data(torch.tensor([[0.5, 0.6]], dtype=F64))
 
 
+@pytest.mark.parametrize("std", [0.0, 0.3])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_flow_of_functions_is_exact_for_the_gaussian_in_any_step(conditional, std):
+    """From z at rho_t to rho_s by a thousand steps of Heun, and back in one. The control leaves the data out."""
+    made, rows = model(conditional), rows_of(4)
+    z, y = (torch.randn(3, size, generator=torch.Generator().manual_seed(4), dtype=F64) for size in (12, 4))
+    told = made.observing(Factor.of(NOISE, rows, std**2), rows @ made.mean)
+    cond = {n: v.expand(3, *v.shape[1:]) for n, v in told.prepare({"measurement": y}).items()}
+
+    def slope(x, rho):
+        return (x - told.gaussian(x, torch.tensor(rho, dtype=F64), cond)) / rho
+
+    levels = torch.logspace(math.log10(5.0), math.log10(0.2), 1001, dtype=F64).tolist()
+    x = z
+    for high, low in pairwise(levels):
+        guess = x + (low - high) * slope(x, high)
+        x = x + (low - high) / 2 * (slope(x, high) + slope(guess, low))
+    found = told.moved(z, levels[0], levels[-1], cond)
+    torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(told.moved(found, levels[-1], levels[0], cond), z, rtol=1e-8, atol=1e-8)
+    assert float((told.moved(z, levels[0], levels[-1], {}) - x).abs().max()) > 0.05
+
+
+def test_the_flow_of_functions_without_data_is_the_gaussian_transition(trained):
+    prior, _, _ = trained
+    nothing = fokker.FunctionPosterior.of_values(prior, [], likelihood=fokker.Gaussian(0.1))
+    flow, plain = nothing.sampler, fokker.GaussianTransition(alpha=0.0)
+    found, expected = (nothing.sample([], 5, seed=3, steps=6, sampler=one).samples for one in (flow, plain))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert flow.settings() == {"name": "function_flow"}
+
+
 @pytest.mark.parametrize("conditional", [False, True])
 def test_samples_are_those_of_the_gaussian_posterior(conditional):
-    """Steps of the ODE leave an error far below chance at 4,000 samples; false-alarm rate 1e-4."""
+    """4,000 samples in two steps; false-alarm rate 1e-4."""
     made, rows, r = model(conditional), rows_of(4), 0.09 * torch.eye(4, dtype=F64)
     posterior = fokker.FunctionPosterior(made, forward=Matrix(rows), likelihood=fokker.Gaussian(0.3))
     y = torch.tensor([0.5, -0.2, 1.0, 0.1], dtype=F64)
-    found = posterior.sample(y, 4000, steps=64).samples.double()
+    found = posterior.sample(y, 4000, steps=2).samples.double()
     mean, covariance = posterior_of(torch.zeros(1, 12, dtype=F64), 1e8, rows, r, y[None], made.mean)
     assert moment_z(found, mean[0], covariance).abs().max() < limit(90)
     prior = C * STD**2

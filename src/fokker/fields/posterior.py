@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.field_points import as_points, checked_points
+from fokker.fields.flow import FunctionFlow
 from fokker.fields.points import PointScore
 from fokker.fields.prior import FunctionPrior
 from fokker.fields.score import FunctionScore
@@ -24,7 +25,6 @@ from fokker.posterior.guided import GuidedPosterior
 from fokker.posterior.problem import Problem
 from fokker.posterior.samples import PosteriorSamples
 from fokker.samplers.base import Sampler
-from fokker.samplers.gaussian_transition import GaussianTransition
 
 
 class FunctionPosterior(GuidedPosterior):
@@ -37,7 +37,8 @@ class FunctionPosterior(GuidedPosterior):
 
     the exact update of N(D, c^2 C): no gradient is taken. Exact for Gaussian functions. Where the prior was trained
     with observations, D_y is that of the Gaussian and the network, which sees it with its standard deviation, adds what
-    is left: no approximation but its training. The first draw is one of the Gaussian conditional.
+    is left: no approximation but its training. The first draw is one of the Gaussian conditional, and the sampler
+    follows that exactly (`FunctionFlow`): without a network samples are exact for any number of steps.
 
     prior: `FunctionPrior.at(...)`. likelihood: Gaussian, of standard deviation 0 too. No observation at all (a forward
     operator of no rows) is the prior.
@@ -126,8 +127,8 @@ class FunctionPosterior(GuidedPosterior):
 
     @property
     def sampler(self) -> Sampler:
-        """The ODE: the first draw knows y."""
-        return GaussianTransition(alpha=0.0)
+        """The ODE, exact for the Gaussian given y: the first draw knows y."""
+        return FunctionFlow(self._model)
 
     def remedy(self) -> str:
         """What to try where samples go astray: the update itself is exact for Gaussian functions."""

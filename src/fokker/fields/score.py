@@ -111,6 +111,21 @@ class FunctionScore(NetworkDenoiser):
         guess, std = guess + shift, std.expand(z.shape)
         return guess, std, torch.stack([inner, guess / d, shift / c, std / c], 1)
 
+    def gaussian(self, z: Tensor, rho: Tensor, cond: Cond) -> Tensor:
+        """What D is without the network, (B, *x_shape)."""
+        update, rho = Update.from_cond(cond), rho.to(z.device)
+        guess = self._gaussian(z, rho, None)[0]
+        if update is not None:
+            guess = guess + self._shift(update, guess, self._left(rho))
+        return self.mean.to(z) + guess
+
+    def moved(self, z: Tensor, rho_t: float, rho_s: float, cond: Cond) -> Tensor:
+        """z (B, *x_shape) at the level rho_s, by the probability-flow ODE of the Gaussian from z at rho_t."""
+        centred, d, update = z - self.mean.to(z), self.data_std, Update.from_cond(cond)
+        if update is None:
+            return self.mean.to(z) + math.sqrt((d**2 + rho_s**2) / (d**2 + rho_t**2)) * centred
+        return self.mean.to(z) + update.moved(centred.flatten(1), d, rho_t, rho_s).reshape(z.shape).to(z)
+
     def _left(self, rho: Tensor) -> Tensor:
         """c^2 = rho^2 d^2 / (rho^2 + d^2)."""
         return (rho * self.data_std) ** 2 / (self.data_std**2 + rho**2)

@@ -15,6 +15,7 @@ that either may be singular).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -153,6 +154,23 @@ class Update:
         data = self.data if xi is None else self.data + self.variance.sqrt() * xi.double()
         residual = data - self._apply(self.rows, guess.double())
         return self._apply(self.basis, self._weight(c2) * residual)
+
+    def moved(self, z: Tensor, d: float, rho_t: float, rho_s: float) -> Tensor:
+        """z - mean at rho_s (B, P), by the probability-flow ODE from z - mean at rho_t (B, P) where f is Gaussian.
+
+        What is left of f in the direction of a row of T H has the variance L pi, pi = d^2 s^2 / (d^2 L + s^2), and
+        z there, less its mean, changes by ((pi + rho_s^2) / (pi + rho_t^2))^1/2; all else as where there are no data,
+        by q = ((d^2 + rho_s^2) / (d^2 + rho_t^2))^1/2.
+        """
+        total = d**2 * self.values + self.variance
+        share = torch.where(total > 0, d**2 / torch.where(total > 0, total, 1.0), 0.0)
+        left, fall = self.variance * share, rho_t**2 - rho_s**2
+        q = math.sqrt((d**2 + rho_s**2) / (d**2 + rho_t**2))
+        ratio = ((left + rho_s**2) / (left + rho_t**2)).sqrt()
+        # (ratio - q) / L, without dividing by what may be zero
+        gain = -(d**2) * share * fall / ((left + rho_t**2) * (d**2 + rho_t**2) * (ratio + q))
+        seen = gain * self._apply(self.rows, z.double()) + (1 - ratio) * share * self.data
+        return q * z.double() + self._apply(self.basis, seen)
 
     def left(self, prior: Tensor, c2: Tensor) -> Tensor:
         """Var[f | z, y] (B, P), or (1, P) where all rows have one; prior: the diagonal of C (P,)."""

@@ -40,7 +40,7 @@ from fokker.states import Cond, State, over_parts
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
-class _Coefficients(NamedTuple):
+class Coefficients(NamedTuple):
     decay: float  # e^-A
     gain: float  # on F
     slope: float  # on -dF/dtheta at theta_t
@@ -113,7 +113,7 @@ class GaussianTransition(GaussianStep):
     def _step(self, process: NoiseProcess, d: float, t: float, s: float) -> _Step:
         rho_t, rho_s = (float(process.noise_to_signal(u)) for u in (t, s))
         m_t, m_s = (float(process.scale(u)) for u in (t, s))
-        c = _coefficients(self.alpha, d, rho_t, rho_s)
+        c = coefficients(self.alpha, d, rho_t, rho_s)
         root_t, root_s = math.hypot(d, rho_t), m_s * math.hypot(d, rho_s)
         return _Step(
             on_d=root_t / (rho_t * d),
@@ -133,7 +133,7 @@ class GaussianTransition(GaussianStep):
 
 
 @lru_cache(maxsize=1024)
-def _coefficients(alpha: Alpha, d: float, rho_t: float, rho_s: float) -> _Coefficients:
+def coefficients(alpha: Alpha, d: float, rho_t: float, rho_s: float) -> Coefficients:
     """The integrals over theta by Gauss-Legendre, the exponent A(theta) inside them by nested intervals."""
     theta_t, theta_s = math.atan(rho_t / d), math.atan(rho_s / d)
     width = theta_t - theta_s
@@ -149,7 +149,7 @@ def _coefficients(alpha: Alpha, d: float, rho_t: float, rho_s: float) -> _Coeffi
         below = alpha * (math.log(math.cos(theta_s)) - nodes.cos().log())
         total = alpha * (math.log(math.cos(theta_s)) - math.log(math.cos(theta_t)))
     pull = weights * (1 + values) * torch.exp(-below)
-    return _Coefficients(
+    return Coefficients(
         decay=math.exp(-total),
         gain=float(pull.sum()),
         slope=float(pull @ (theta_t - nodes)),
