@@ -5,8 +5,8 @@ With D = D_G + R, D_G the denoiser of the Gaussian given the data, the probabili
     dz/drho = (z - D_G) / rho - R / rho,
 
 whose first part has a closed form (`update.Update.moved`). What R changes in a step is that of `GaussianTransition`,
-F = R (d^2 + rho^2)^1/2 / (rho d) as linear in arctan(rho / d) through its last two values; half of it goes in before the
-flow of the first part, half after it. Without data this is `GaussianTransition` itself.
+F = R (d^2 + rho^2)^1/2 / (rho d) as linear in arctan(rho / d) through its last two values; half of it goes in before
+the flow of the first part, half after it. Without data this is `GaussianTransition` itself.
 
 Sources: Strang 1968 (the two halves); Hochbruck, Ostermann 2010, "Exponential integrators". That the Gaussian given the
 data is the part taken exactly is our choice.
