@@ -108,16 +108,17 @@ class FunctionPosterior(GuidedPosterior):
         cls, prior: FunctionPrior, model: FunctionScore, points: Tensor, likelihood: Gaussian
     ) -> FunctionPosterior:
         """For a network on grids: what the cells leave open at the points is noise of the values."""
-        on_cells = cls(model, forward=PointValues(model.x_shape, points), likelihood=likelihood)
-        if not len(points):
-            return on_cells
+        plain = PointValues(model.x_shape, points)
+        if not isinstance(likelihood, Gaussian) or not len(points):
+            return cls(model, forward=plain, likelihood=likelihood)
         forward, unseen = values_between(prior, model, points)
         if not bool(unseen.any()):
-            return on_cells
+            return cls(model, forward=plain, likelihood=likelihood)
         variance = _variance(likelihood, (len(points),))
         noise = variance if variance.ndim == 2 else torch.diag(variance.expand(len(points)))
-        noisy = bool((noise.diagonal() > 0).all()) and int(torch.linalg.cholesky_ex(noise + unseen)[1]) == 0
-        found = cls(model, forward=forward, likelihood=Gaussian(covariance=noise + unseen) if noisy else Gaussian(0.0))
+        if bool((noise.diagonal() > 0).all()) and int(torch.linalg.cholesky_ex(noise + unseen)[1]) == 0:
+            return cls(model, forward=forward, likelihood=Gaussian(covariance=noise + unseen))
+        found = cls(model, forward=forward, likelihood=Gaussian(0.0))
         found._tell(noise + unseen)  # which may be singular, as a law with a density may not
         return found
 
