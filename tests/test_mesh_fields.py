@@ -11,8 +11,9 @@ from skfem import Basis, BilinearForm, ElementTriP1, MeshTri
 from skfem.helpers import dot, grad
 
 import fokker
+from fokker import TriangleMesh
 from fokker.errors import InputError
-from fokker.pde.mesh_fields import TriangleMesh, _canonical
+from fokker.pde.mesh_fields import _canonical
 from fokker.rng import Key, Rows
 
 F64 = torch.float64
@@ -183,6 +184,14 @@ def test_a_key_is_one_function_on_the_mesh():
 
 
 @pytest.mark.parametrize("kind", [fokker.MeshField, fokker.SparseMeshField])
+def test_fields_share_a_mesh(kind):
+    mesh, where = TriangleMesh(square(4)), uniform(7, 2)
+    options = {"modes": 5} if kind is fokker.MeshField else {}
+    assert kind(mesh, **options).mesh is mesh
+    assert torch.equal(kind(mesh, **options).basis(where), kind(square(4), **options).basis(where))
+
+
+@pytest.mark.parametrize("kind", [fokker.MeshField, fokker.SparseMeshField])
 def test_points_outside_the_mesh_are_refused_by_name(kind):
     mesh = MeshTri.init_lshaped().refined(1)
     field = kind(mesh, 5) if kind is fokker.MeshField else kind(mesh)
@@ -215,6 +224,8 @@ def test_bad_sparse_fields_are_refused(wrong):
         (np.zeros((3, 4)), np.zeros((3, 1), int), "mesh: got p"),
         (np.eye(2, 4), np.array([[0], [1], [2]]), "node 3"),
         (np.array([[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]), np.array([[0], [1], [2]]), "no area"),
+        (np.eye(2, 3), np.array([[0], [1], [3]]), "whole numbers from 0 to 2"),
+        (np.eye(2, 3), np.array([[0.0], [1.0], [2.0]]), "whole numbers from 0 to 2"),
     ],
 )
 def test_bad_meshes_are_refused(p, t, match):

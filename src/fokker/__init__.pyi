@@ -23,7 +23,7 @@ from .networks.variance_head import VarianceHead
 from .noise import Correlated, OnGrid, White
 from .operators.base import LinearOperator, SpectralOperator
 from .operators.layouts import RandomLayouts
-from .pde.mesh_fields import MeshField, SparseMeshField
+from .pde.mesh_fields import MeshField, SparseMeshField, TriangleMesh
 from .posterior.conditional import ConditionalPosterior
 from .posterior.daps import DAPS
 from .posterior.ddrm import DDRM
@@ -37,7 +37,7 @@ from .posterior.refinement import refined
 from .posterior.samples import PosteriorSamples
 from .posterior.smc import TwistedSMC
 from .processes import NoiseProcess, VarianceExploding, VariancePreserving
-from .random_fields import CosineField, PeriodicField, SineField
+from .random_fields import CosineField, Field, PeriodicField, SineField
 from .samplers import (
     DDIM,
     RK45,
@@ -63,14 +63,14 @@ __version__: str
 
 __all__ = [
     "DAPS", "DDIM", "DDPM", "DDRM", "DPS", "RK45", "Ancestral", "AnnealedLangevin", "ConditionalPosterior",
-    "Correlated", "CosineField", "CosineSpectrum", "CustomProcess", "DDPMIndices", "EulerMaruyama", "FunctionPosterior",
-    "FunctionPrior", "Gaussian", "GaussianScore", "GaussianTransition", "Grid", "Heun", "HeunTime", "InputError",
-    "InterpolatedField", "Joint", "Karras", "KernelField", "KnownLikelihood", "Laplace", "LinearOperator", "LogDensity",
-    "LogNormal", "LogSNR", "MeshField", "MixtureScore", "MomentMatching", "MonteCarlo", "Multiplicative",
+    "Correlated", "CosineField", "CosineSpectrum", "CustomProcess", "DDPMIndices", "EulerMaruyama", "Field",
+    "FunctionPosterior", "FunctionPrior", "Gaussian", "GaussianScore", "GaussianTransition", "Grid", "Heun", "HeunTime",
+    "InputError", "InterpolatedField", "Joint", "Karras", "KernelField", "KnownLikelihood", "Laplace", "LinearOperator",
+    "LogDensity", "LogNormal", "LogSNR", "MeshField", "MixtureScore", "MomentMatching", "MonteCarlo", "Multiplicative",
     "NoiseProcess", "OnGrid", "PeriodicField", "PiGDM", "PointObservations", "Poisson", "PosteriorSamples",
     "PredictorCorrector", "Prior", "RandomLayouts", "Recipe", "SampleResult", "Saturating", "ScoreModel", "SineField",
-    "SparseMeshField", "SpectralOperator", "StudentT", "SumScore", "TiltedScore", "Transition", "TwistedSMC",
-    "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead", "VariancePreserving", "VariationalBound",
-    "White", "classifier_free", "encode", "fit", "fit_functions", "fit_prior", "fit_variance", "guided", "langevin",
-    "load", "log_prob", "operators", "refined", "sample", "variational_bound", "wrap_eps",
+    "SparseMeshField", "SpectralOperator", "StudentT", "SumScore", "TiltedScore", "Transition", "TriangleMesh",
+    "TwistedSMC", "UniformTime", "UnknownNoise", "VarianceExploding", "VarianceHead", "VariancePreserving",
+    "VariationalBound", "White", "classifier_free", "encode", "fit", "fit_functions", "fit_prior", "fit_variance",
+    "guided", "langevin", "load", "log_prob", "operators", "refined", "sample", "variational_bound", "wrap_eps",
 ]  # fmt: skip

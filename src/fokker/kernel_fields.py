@@ -51,7 +51,7 @@ class KernelField(Field):
     many features, and `Correlated.apply` and `solve` are exact for it: Var g = std^2 everywhere, and
     Cov(g(x), g(x')) = std^2 / F * sum_f cos(w_f . (x - x')). Over seeds that is unbiased for the kernel std^2 r(h),
     with the standard error std^2 sqrt((1 + r(2 h) - 2 r(h)^2) / (2 F)), at most std^2 / sqrt(2 F): 3 % of the variance
-    for 512 features. Exact kernels on few points: `matern`.
+    for 512 features. Exact kernels on few points: `fokker.kernel_fields.matern`.
 
     InputError for nu other than 1/2, 3/2, 5/2 or infinity, and for length or std that are not positive.
     """

@@ -73,8 +73,8 @@ class Correlated:
 
     `points` (P, d) is where the state lives unless a call names others (a condition called "points", say); a key
     fixes the whole function, so the same key gives the same function at any points and resolution. Any
-    `Field` serves (a class of your own gives its `size` and `basis`); it refuses points outside its domain. White noise
-    on a grid, interpolated, is `InterpolatedField`.
+    `fokker.Field` serves (one of your own gives `dimension`, `size` and `basis`); it refuses points outside its domain.
+    White noise on a grid, interpolated, is `InterpolatedField`.
     """
 
     field: Field

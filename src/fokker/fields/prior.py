@@ -63,7 +63,7 @@ def _are_points(where: Any) -> bool:
 
 
 class FunctionPrior:
-    """A prior over functions, see the module.
+    """A prior over functions, learned from fields on a grid by `fokker.fit_functions`: one model for every grid.
 
     `at(grid)` is a score model of the function on a grid, to be sampled or guided like any other.
 

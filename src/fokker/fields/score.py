@@ -37,7 +37,7 @@ CACHED = 2**17  # of which a network is given so many at once: more do not stay 
 
 
 class FunctionScore(NetworkDenoiser):
-    """The denoiser of functions on one set of points, see the module.
+    """The denoiser of functions on one set of points; its formula is in the help of the module `fokker.fields.score`.
 
     States (B, *x_shape), x_shape that of a grid, or (P,) on scattered points.
 
@@ -80,7 +80,7 @@ class FunctionScore(NetworkDenoiser):
         return {**cond, **factor.cond(cond[MEASURED].flatten(1).double() - seen_mean)}
 
     def denoised(self, z: Tensor, rho: Tensor, cond: Cond) -> Tensor:
-        """See above; z (B, *x_shape)."""
+        """E[f_0 | f_t] (B, *x_shape), told the data in `cond`, for z (B, *x_shape) at the levels rho, () or (B,)."""
         rows = max(1, ROWS // math.prod(self.x_shape))
         if torch.is_grad_enabled() or rho.ndim or len(z) <= rows:
             return self._denoised(z, rho, cond)

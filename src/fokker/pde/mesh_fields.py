@@ -35,10 +35,11 @@ _SAME = 1e-8  # relative difference up to which eigenvalues count as one
 
 
 class TriangleMesh:
-    """Nodes (N, 2), triangles (E, 3), matrices and interpolation of a `MeshTri` of scikit-fem.
+    """A triangle mesh: its nodes (N, 2), triangles (E, 3), areas, sparse matrices and linear interpolation.
 
-    Any object with arrays p (2, N) and t (3, E) serves. InputError for other shapes, a triangle without area and a
-    node that belongs to no triangle.
+    mesh: any object with arrays p (2, N), the coordinates of nodes, and t (3, E), the numbers of the corners of
+    triangles, as a `skfem.MeshTri` has. InputError for other shapes, corners that are no nodes, a triangle without area
+    and a node that belongs to no triangle.
     """
 
     def __init__(self, mesh: Any) -> None:
@@ -48,6 +49,8 @@ class TriangleMesh:
                 f"mesh: got p {nodes.shape} and t {triangles.shape}, a mesh with p (2, N) and t (3, E) is accepted"
             )
         self.nodes, self.triangles = np.ascontiguousarray(nodes.T, float), np.ascontiguousarray(triangles.T)
+        if self.triangles.dtype.kind not in "iu" or not np.isin(self.triangles, np.arange(len(self.nodes))).all():
+            raise InputError(f"mesh: t is not all whole numbers from 0 to {len(self.nodes) - 1}, which are accepted")
         alone = np.setdiff1d(np.arange(len(self.nodes)), self.triangles)
         if alone.size:
             raise InputError(f"mesh: node {alone[0]} belongs to no triangle, nodes of triangles are accepted")
@@ -140,14 +143,14 @@ class MeshField(NodalField):
     are longer than a few triangles. A key fixes the function on one mesh (signs, and directions among equal
     eigenvalues, are those of fixed numbers at its nodes), not across meshes.
 
-    mesh: a `MeshTri` of scikit-fem, or any object with arrays p (2, N) of nodes and t (3, E) of triangles.
+    mesh: a `TriangleMesh`, or what it is made of: a `skfem.MeshTri`, or any object with arrays p (2, N) and t (3, E).
     InputError for another mesh, more modes than nodes, alpha <= 1, tau or amplitude <= 0.
     Source: Lord, Powell, Shardlow 2014, chapter 7.
     """
 
     def __init__(self, mesh: Any, modes: int = 256, alpha: float = 2.0, tau: float = 1.0, amplitude: float = 1.0):
         _check(alpha, tau, amplitude)
-        self.mesh = TriangleMesh(mesh)
+        self.mesh = mesh if isinstance(mesh, TriangleMesh) else TriangleMesh(mesh)
         if not 1 <= modes <= len(self.mesh.nodes):
             raise InputError(f"modes: got {modes}, 1 to the number of nodes {len(self.mesh.nodes)} are accepted")
         mu, phi = _eigenfunctions(self.mesh, modes, tau)
@@ -184,7 +187,7 @@ class SparseMeshField(NodalField):
     u = amplitude (L^-1 C)^((alpha - 1)/2) L^-1 B^T xi for odd alpha, where B^T B = L with a row for each node and two
     for each triangle. Covariances converge with the square of the mesh size.
 
-    mesh: a `MeshTri` of scikit-fem, or any object with arrays p (2, N) of nodes and t (3, E) of triangles.
+    mesh: a `TriangleMesh`, or what it is made of: a `skfem.MeshTri`, or any object with arrays p (2, N) and t (3, E).
     InputError for another mesh, alpha not 2, 3, ..., tau or amplitude <= 0.
     Source: Lindgren, Rue, Lindstrom 2011.
     """
@@ -193,7 +196,7 @@ class SparseMeshField(NodalField):
         _check(alpha, tau, amplitude)
         if alpha != int(alpha):
             raise InputError(f"alpha: got {alpha}, a whole number is accepted (MeshField takes any)")
-        self.mesh = TriangleMesh(mesh)
+        self.mesh = mesh if isinstance(mesh, TriangleMesh) else TriangleMesh(mesh)
         self.alpha, self.amplitude = int(alpha), amplitude
         gradient, self._lumped = self.mesh.gradient, self.mesh.mass.sum(1)
         self._operator = csc_array(gradient.T @ gradient + tau**2 * diags_array(self._lumped))
