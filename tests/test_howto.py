@@ -17,3 +17,6 @@ def test_the_blocks_of_the_page_run():
     assert names["functions"].samples.shape == (10, 32) and names["finer"].samples.shape == (10, 96)
     assert names["found"].mean().shape == (32,)
     assert isinstance(names["linear"], fokker.FunctionPosterior)
+    assert not isinstance(names["bent"], fokker.FunctionPosterior)  # it does not take the exact update of linear data
+    assert names["own"].at().network is names["own"].network and names["scattered"].on_points
+    assert names["bumpy"].nodal(names["xi"]).shape == (2, 5)
