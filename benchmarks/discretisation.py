@@ -31,8 +31,8 @@ from fokker.fields.prior import FunctionPrior
 from fokker.grids import Grid, dct
 from fokker.operators import PointValues
 from fokker.problems.field_data import HIGH, LOW, FieldProblem
-from fokker.problems.field_settings import SHIPPED
 from fokker.problems.function_ablations import WhiteFunctions, trained
+from fokker.problems.shipped import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "discretisation.json"

@@ -25,6 +25,7 @@ from fokker.fields.prior import FunctionPrior
 from fokker.likelihoods import Gaussian
 from fokker.posterior.doubts import collected
 from fokker.posterior.samples import PosteriorSamples
+from fokker.problems import shipped
 from fokker.problems.density_metrics import path_of, save
 from fokker.problems.field_data import SHIFT, FieldProblem
 from fokker.problems.field_exact import ExactPosterior, NoNetwork
@@ -33,12 +34,11 @@ from fokker.problems.field_settings import COVARIANCE, EXACT, METHODS, NETWORK, 
 from fokker.problems.folder import folder_hash, group, held, is_from
 from fokker.problems.parallel import Progress, Task, run_side_by_side
 from fokker.rng import stream
-from fokker.storage import atomic_path, file_hash, read_json, write_bytes, write_json
+from fokker.storage import atomic_path, file_hash, read_json, write_json
 
 SHOWN, DRAWS = 3, 2  # cases of a figure, samples of each
 WORKERS = 2
 LONG = 15  # minutes of training that are told in advance
-MODEL = ("weights.safetensors", "model.json", "training.json")
 PACKAGES = ("fokker", "torch", "numpy", "scipy", "zarr", "xarray", "arviz-base")
 
 Part = tuple[str, float]
@@ -76,8 +76,7 @@ def learn(run: FieldRun, out: Path, progress: Progress) -> None:
     """The model in models/prior, trained or as the package has it."""
     folder = out / "models" / "prior"
     if not run.training_steps:
-        for name in MODEL:
-            write_bytes(folder / name, (run.shipped / name).read_bytes())
+        shipped.take(run.shipped, folder)
         return
     fields = training_fields(run)
     fit_functions(

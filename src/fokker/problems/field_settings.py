@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from fokker.errors import InputError
@@ -12,6 +11,7 @@ from fokker.fields.observations import PointObservations
 from fokker.posterior.recipes import Recipe
 from fokker.problems.field_data import FAMILIES, LARGEST, SHIFT, FieldProblem
 from fokker.problems.folder import plain
+from fokker.problems.shipped import is_shipped
 from fokker.rng import check_seed
 
 NETWORK, EXACT = "network", "exact"
@@ -22,7 +22,6 @@ LABELS = {
     NETWORK: "network", NO_NETWORK: "Gaussian, no network", COVARIANCE: "Gaussian, sample covariance",
     EXACT: "exact samples",
 }  # fmt: skip
-SHIPPED = Path(__file__).parent / "weights"
 NOISE_RANGE = (5e-4, 5e-2)  # of the noise that the model of the warp is told, in standard deviations of the fields
 DEFAULT_STEPS = {"gaussian": 300, "warp": 3000, "threshold": 3000}  # the equations have nothing to learn
 MOST_ENTRIES = 2**26  # of the training fields, and of the cases: 512 MiB
@@ -95,15 +94,14 @@ class FieldRun:
         return FieldProblem(self.family, task, self.n, noise)
 
     @property
-    def shipped(self) -> Path:
-        """Where the package keeps weights for this grid."""
-        return SHIPPED / f"{_law(self.family)}-{self.n}"
+    def shipped(self) -> str:
+        """Name of the model that the package may have for this grid."""
+        return f"{_law(self.family)}-{self.n}"
 
     @property
     def training_steps(self) -> int:
         """0 where the weights of the package are taken."""
-        has = (self.shipped / "weights.safetensors").is_file()
-        return self.train or (0 if has else DEFAULT_STEPS[_law(self.family)])
+        return self.train or (0 if is_shipped(self.shipped) else DEFAULT_STEPS[_law(self.family)])
 
     @property
     def training_minutes(self) -> float:
@@ -135,7 +133,7 @@ class FieldRun:
     @classmethod
     def presets(cls) -> dict[str, FieldRun]:
         """quick and paper."""
-        finest = {"n": 64} if (SHIPPED / f"{_law(cls.family)}-64").is_dir() else {}
+        finest = {"n": 64} if is_shipped(f"{_law(cls.family)}-64") else {}
         return {"quick": cls(), "paper": cls(cases=100, **finest)}
 
 
