@@ -42,13 +42,13 @@ from fokker.grids import Grid
 from fokker.problems.function_ablations import ToldFunctions, trained
 from fokker.problems.regression_families import CELLS, FAMILIES, GRID
 from fokker.problems.regression_metrics import ratio, scores
-from fokker.problems.regression_settings import NETWORK
 from fokker.rng import stream
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "context_points.json"
 FAMILY = FAMILIES["waves"]
 FIELDS, STEPS, SET_STEPS, SEED = 10_000, 2000, 3500, 0
+NETWORK = {"modes": 64, "depth": 4}
 TRAINED, STD = 8, 0.1  # observations in training, and their noise
 NUMBERS = (2, 4, 8, 16, 32)
 PLACES = ("uniform", "clustered", "regular", "beta")

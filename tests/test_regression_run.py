@@ -18,15 +18,27 @@ from exact import RATE, limit
 from fokker import cli
 from fokker.diagnostics.sbc import p_value, ranks
 from fokker.errors import InputError
+from fokker.fields.prior import FunctionPrior
 from fokker.problems import regression_run
 from fokker.problems.density_metrics import load, path_of
 from fokker.problems.regression_families import FAMILIES, GRID, TITLES
 from fokker.problems.regression_metrics import ratio
-from fokker.problems.regression_settings import METHODS, MOST, NO_NETWORK, Cases, RegressionRun, build
+from fokker.problems.regression_settings import (
+    AMORTIZED,
+    METHODS,
+    MOST,
+    NO_NETWORK,
+    OBSERVATIONS,
+    PRIOR,
+    Cases,
+    RegressionRun,
+    build,
+)
+from fokker.problems.shipped import SHIPPED
 from fokker.report import regression_page
-from fokker.storage import read_json
+from fokker.storage import file_hash, read_json, read_sealed
 
-TINY = ["--cases", "4", "--draws", "9", "--steps", "2", "--fields", "40", "--training-steps", "3", "--quiet"]
+TINY = ["--cases", "4", "--draws", "9", "--steps", "2", "--fields", "40", "--train", "3", "--quiet"]
 RUN = ["run", "regression-1d", "--families", "switch", "waves", *TINY]
 
 
@@ -169,11 +181,36 @@ def test_a_ratio_is_paired():
         ({"draws": 1}, "draws: got 1"),
         ({"cases": 1}, "cases: got 1"),
         ({"seed": -1}, "seed: got -1"),
+        ({"train": -1}, "train: got -1"),
+        ({"fields": 500}, "fields: got 500 without train, 40000 is accepted"),
     ],
 )
 def test_bad_settings_are_told_in_one_line(change, told):
     with pytest.raises(InputError, match=told):
         RegressionRun(**change)
+
+
+@pytest.mark.parametrize("kind", [AMORTIZED, PRIOR])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_of_the_package_are_those_of_their_record(family, kind):
+    folder = SHIPPED / f"regression-{family}-{kind}"
+    record, prior = read_sealed(folder / "training.json"), FunctionPrior.load(folder)
+    assert record["weights"] == file_hash(folder / "weights.safetensors")
+    assert (folder / "weights.safetensors").stat().st_size < 4e6
+    recipe = RegressionRun().recipe(family, kind)
+    assert prior.recipe.settings() == recipe.settings() and record["records"][-1]["step"] == recipe.training.steps
+    assert prior.observations == (OBSERVATIONS if kind == AMORTIZED else None)
+    assert prior.grid.shape == GRID.shape and record["seconds"] < 15 * 60
+
+
+def test_models_of_the_package_are_taken_unless_others_are_asked_for(tmp_path):
+    run, progress = RegressionRun(fields=40, train=1), lambda *told: None
+    taken = regression_run.learned(RegressionRun(), "waves", AMORTIZED, tmp_path / "taken", progress)
+    trained = regression_run.learned(run, "waves", AMORTIZED, tmp_path / "trained", progress)
+    first = SHIPPED / "regression-waves-amortized" / "weights.safetensors"
+    assert file_hash(tmp_path / "taken" / "weights.safetensors") == file_hash(first)
+    assert read_json(tmp_path / "trained" / "training.json")["records"][-1]["step"] == 1
+    assert taken.network.settings() == trained.network.settings()
 
 
 # --- Runs

@@ -1,4 +1,5 @@
-"""Running regression: learn the functions with and without data, sample every posterior beside the exact one, measure.
+"""Running regression: learn the functions with and without data, or take the models of the package; sample every
+posterior beside the exact one, measure.
 
 Every stage leaves whole files that say what they were made from, and is skipped where they are there.
 """
@@ -19,6 +20,7 @@ from fokker.fields.fitting import fit_functions
 from fokker.fields.prior import FunctionPrior
 from fokker.posterior.doubts import collected
 from fokker.posterior.samples import PosteriorSamples
+from fokker.problems import shipped
 from fokker.problems.density_metrics import path_of, save
 from fokker.problems.folder import folder_hash, group, held, is_from
 from fokker.problems.parallel import Progress, Task, run_side_by_side
@@ -28,7 +30,6 @@ from fokker.problems.regression_settings import (
     AMORTIZED,
     EXACT,
     METHODS,
-    NETWORK,
     OBSERVATIONS,
     PRIOR,
     Cases,
@@ -61,20 +62,26 @@ def run(
 
 
 def infer(run: RegressionRun, family: str, kind: str, out: Path, progress: Progress) -> None:
-    """Train a model in models/FAMILY.KIND, and sample the posteriors of its methods."""
-    name = f"{family}.{kind}"
-    prior = fit_functions(
-        FAMILIES[family].draw(run.fields, run.seed, f"{family}/training").cells,
-        observations=OBSERVATIONS if kind == AMORTIZED else None,
-        network=dict(NETWORK),
-        seed=run.seed,
-        steps=run.training_steps,
-        out=out / "models" / name,
-        progress=lambda record: progress(f"train {name}", record.step, record.steps),
-    )
-    weights = file_hash(out / "models" / name / "weights.safetensors")
+    """The model in models/FAMILY.KIND, and samples of the posteriors of its methods."""
+    prior = learned(run, family, kind, out / "models" / f"{family}.{kind}", progress)
+    weights = file_hash(out / "models" / f"{family}.{kind}" / "weights.safetensors")
     for method in (method for method, of in METHODS.items() if of == kind):
         _keep(run, family, method, out, _sampled(run, family, method, prior), progress, weights)
+
+
+def learned(run: RegressionRun, family: str, kind: str, folder: Path, progress: Progress) -> FunctionPrior:
+    """The model in `folder`, trained or as the package has it."""
+    if not run.train:
+        shipped.take(f"regression-{family}-{kind}", folder)
+        return FunctionPrior.load(folder)
+    return fit_functions(
+        FAMILIES[family].draw(run.fields, run.seed, f"{family}/training").cells,
+        observations=OBSERVATIONS if kind == AMORTIZED else None,
+        recipe=run.recipe(family, kind),
+        seed=run.seed,
+        out=folder,
+        progress=lambda record: progress(f"train {family}.{kind}", record.step, record.steps),
+    )
 
 
 class Answer(NamedTuple):

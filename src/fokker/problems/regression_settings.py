@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
+from fokker.fields.fitting import FUNCTIONS
 from fokker.fields.observations import PointObservations
 from fokker.fields.posterior import FunctionPosterior
 from fokker.fields.prior import FunctionPrior
@@ -18,6 +19,7 @@ from fokker.likelihoods import Gaussian
 from fokker.operators.evaluation import PointValues
 from fokker.posterior.guided import GuidedPosterior
 from fokker.posterior.pigdm import PiGDM
+from fokker.posterior.recipes import Recipe
 from fokker.problems.folder import plain
 from fokker.problems.regression_families import FAMILIES
 from fokker.rng import check_seed, stream
@@ -31,7 +33,22 @@ LABELS = {
 MOST = 16  # points, at most
 NOISE = (0.05, 0.2)  # bounds of the standard deviation of the noise, uniform in log between them
 OBSERVATIONS = PointObservations(1, MOST, *NOISE)
-NETWORK = {"modes": 64, "depth": 4}  # fine waves tell a rough function from a smooth one
+FIELDS = 40_000
+_FINE = replace(  # fine waves tell a rough function from a smooth one
+    FUNCTIONS,
+    network={**FUNCTIONS.network, "modes": 64, "depth": 4},
+    training=replace(FUNCTIONS.training, steps=2_000),
+)
+_WIDE = replace(
+    FUNCTIONS,
+    network={**FUNCTIONS.network, "width": 48, "modes": 32, "depth": 6},
+    training=replace(FUNCTIONS.training, batch_size=32),
+)
+# Which wave it was is decided at high levels, most of all by data, from which a network learns it slowly.
+_WAVES = {
+    AMORTIZED: replace(_WIDE, level_mean=1.5, training=replace(_WIDE.training, steps=15_000)),
+    PRIOR: replace(_WIDE, level_mean=0.5, training=replace(_WIDE.training, steps=10_000)),
+}
 
 
 @dataclass(frozen=True)
@@ -46,10 +63,10 @@ class RegressionRun:
     """Samples of each posterior; fewer than 39 cannot show that 95 % intervals are too narrow."""
     steps: int = 16
     """Levels of every chain."""
-    fields: int = 10_000
-    """Functions to learn from."""
-    training_steps: int = 2_000
-    """Length of each training in steps."""
+    fields: int = FIELDS
+    """Functions to learn from; another number takes a training."""
+    train: int = 0
+    """Train anew, every model for so many steps; 0: the weights of the package."""
     seed: int = 0
     """Fixes every number of the run."""
 
@@ -57,16 +74,26 @@ class RegressionRun:
         if not self.families or len(set(self.families)) < len(self.families) or set(self.families) - set(FAMILIES):
             known = ", ".join(FAMILIES)
             raise InputError(f"families: got {self.families!r}, one or more of {known}, each once, are accepted")
-        least = {"cases": 2, "draws": 9, "steps": 2, "fields": 20, "training_steps": 1}
+        least = {"cases": 2, "draws": 9, "steps": 2, "fields": 20, "train": 0}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value < lowest:
                 raise InputError(f"{name}: got {value}, an integer of at least {lowest} is accepted")
         check_seed(self.seed)
+        if self.fields != FIELDS and not self.train:
+            raise InputError(
+                f"fields: got {self.fields} without train, {FIELDS} is accepted, from which the weights of the package "
+                "come, or a number of steps for train"
+            )
 
     def answers(self) -> list[str]:
         """FAMILY.METHOD of all answers, the exact one of each family last."""
         return [f"{family}.{method}" for family in self.families for method in (*METHODS, EXACT)]
+
+    def recipe(self, family: str, kind: str) -> Recipe:
+        """How a model is trained, or the one of the package was."""
+        found = _WAVES[kind] if family == "waves" else _FINE
+        return replace(found, training=replace(found.training, steps=self.train or found.training.steps))
 
     def settings(self) -> dict[str, Any]:
         """All options as JSON."""
@@ -75,7 +102,7 @@ class RegressionRun:
     @classmethod
     def presets(cls) -> dict[str, RegressionRun]:
         """quick and paper."""
-        return {"quick": cls(), "paper": replace(cls(), cases=400, steps=32, fields=40_000, training_steps=16_000)}
+        return {"quick": cls(), "paper": replace(cls(), cases=400, steps=32)}
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,8 @@ def build(
     )
     page.section("Settings")
     told: list[list[str]] = [[name, str(value)] for name, value in run.settings().items() if name != "problem"]
+    weights = f"trained here, {run.train} steps each" if run.train else "those of the package"
+    told.append(["Weights", weights])
     page.table(["Setting", "Value"], [*told, *([f"Version of {k}", str(v)] for k, v in versions.items())], "", False)
     return page
 
