@@ -48,7 +48,7 @@ ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "context_points.json"
 FAMILY = FAMILIES["waves"]
 FIELDS, STEPS, SET_STEPS, SEED = 10_000, 2000, 3500, 0
-NETWORK = {"modes": 64, "depth": 4}
+NETWORK, LEVEL = {"modes": 64, "depth": 4}, 1.5  # LEVEL: mean log level in training, as for waves in the run
 TRAINED, STD = 8, 0.1  # observations in training, and their noise
 NUMBERS = (2, 4, 8, 16, 32)
 PLACES = ("uniform", "clustered", "regular", "beta")
@@ -96,8 +96,9 @@ def cells(place: str, count: int, rng: np.random.Generator) -> Tensor:
 def models(cache: Path) -> dict[str, FunctionPrior]:
     """All models, trained or read."""
     fields = FAMILY.draw(FIELDS, SEED, "context/training").cells
-    recipe = replace(FUNCTIONS, training=replace(FUNCTIONS.training, steps=STEPS))
-    few = replace(AT_POINTS, training=replace(AT_POINTS.training, steps=SET_STEPS, batch_size=64, learning_rate=2.5e-3))
+    recipe = replace(FUNCTIONS, level_mean=LEVEL, training=replace(FUNCTIONS.training, steps=STEPS))
+    points = replace(AT_POINTS.training, steps=SET_STEPS, batch_size=64, learning_rate=2.5e-3)
+    few = replace(AT_POINTS, level_mean=LEVEL, training=points)
 
     def told(record: object) -> None:
         print(record.step, f"{record.validation_loss:.4f}", f"{record.seconds:.0f} s", flush=True)  # type: ignore[attr-defined]

@@ -51,7 +51,7 @@ def draw(path):
         shown = axes.imshow(field.numpy().T, cmap=colours, vmin=low, vmax=top, origin="lower", extent=(0, 1, 0, 1))
         axes.plot(*sensors.numpy().T, "k.", ms=4)
         axes.set(title=title, xlabel="x", ylabel="y" if axes is row[0] else "")
-        figure.colorbar(shown, ax=axes, shrink=0.85)
+        figure.colorbar(shown, ax=axes, shrink=0.85, label="heat loss per area" if axes is row[-1] else None)
     figure.suptitle("Heat loss of a plate from 24 sensors (dots) of its temperature")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -137,8 +137,8 @@ PROBLEMS = {
     ),
     "regression-1d": Problem(
         "functions of one variable from scattered noisy points, beside the exact posterior",
-        "quick: three families, 100 functions each, with weights of the package, in about a minute; paper: 400 "
-        "functions, twice the levels.",
+        "quick: three families, 100 functions each, with weights of the package, in about three minutes; paper: "
+        "400 functions, twice the levels.",
         _regression,
     ),
     **{

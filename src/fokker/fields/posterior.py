@@ -38,7 +38,7 @@ class FunctionPosterior(GuidedPosterior):
     the exact update of N(D, c^2 C): no gradient is taken. Exact for Gaussian functions. Where the prior was trained
     with observations, D_y is that of the Gaussian and the network, which sees it with its standard deviation, adds what
     is left: no approximation but its training. The first draw is one of the Gaussian conditional, and the sampler
-    follows that exactly (`FunctionFlow`): without a network samples are exact for any number of steps.
+    follows that exactly (`FunctionFlow`): without a network samples are exact for any number of steps from two on.
 
     prior: `FunctionPrior.at(...)`. likelihood: Gaussian, of standard deviation 0 too. No observation at all (a forward
     operator of no rows) is the prior.
