@@ -35,7 +35,7 @@ def discretisation_text(found: dict[str, Any]) -> list[str]:
         "(`threshold` of the field problems) is sampled from one seed on 32 x 32, 64 x 64 and 128 x 128, once trained "
         "and sampled with noise of trace class, the law of the fields themselves, and once with white noise on the "
         "cells: same network, fields, steps and seed. The levels of white noise reach sqrt(1,024) times as high, as a "
-        "wave needs to be lost in it, and are drawn around higher ones in training, exp(0.7 + 2 N) times the deviation, "
+        "wave needs to be lost in it, and are drawn around higher ones in training, exp(0.7 + 2 N) deviations, "
         "not tuned; those of trace class were the best of three, "
         f"exp({found['trace_level']:g} + 1.4 N) (exp(-0.4 + 1.4 N), the default of `fit_functions`, makes patches 0.78 "
         "times as long as true ones, exp(1.5 + 1.4 N) 0.84 times).",

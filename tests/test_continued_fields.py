@@ -8,6 +8,7 @@ from fokker.continued_fields import between, continued, spline_weights
 from fokker.errors import InputError
 from fokker.estimated_fields import CosineSpectrum
 from fokker.fields.values import values_between
+from fokker.problems.regression_families import FAMILIES
 
 F64 = torch.float64
 CELLS, FINE = 32, 4096
@@ -125,6 +126,16 @@ def test_finer_and_coarser_grids_take_the_same_values(rough):
         shown = found.sample(y, 2000, seed=1, steps=2).mean().double() - RAMP * fokker.Grid((cells,)).points[:, 0]
         at = fokker.operators.PointValues((cells,), CENTRES[4:-4])
         assert float((at(shown[None])[0] - mean[4:-4]).abs().max()) < 0.15
+
+
+def test_at_the_centres_of_cells_nothing_is_left_open():
+    """Nothing but rounding, which is 5e-10 of the variance for these waves; control: rough functions between them."""
+    waves = FAMILIES["waves"].draw(1000, 0, "centres").cells
+    law = fokker.fit_functions(waves, steps=1, network={"width": 4, "depth": 1, "modes": 4}).continued
+    points = fokker.Grid((128,)).points
+    assert not bool(between(law, (128,), points)[1].any())
+    assert float(between(ROUGH, (128,), points)[1].diagonal().max()) == 0
+    assert float(between(ROUGH, (128,), points[:-1] + 0.5 / 128)[1].diagonal().min()) > 1e-3
 
 
 def test_values_without_noise_that_contradict_each_other_are_refused(rough):

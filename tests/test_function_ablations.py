@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fokker
+from fokker.errors import InputError
 from fokker.fields.fitting import FUNCTIONS
 from fokker.fields.update import Factor, Update
 from fokker.problems.function_ablations import ToldFunctions, WhiteFunctions, trained
@@ -74,3 +75,6 @@ def test_told_data_stand_on_their_cells_and_change_no_gaussian(pairs):
     with torch.no_grad():
         told = complete.denoised(z, rho, cond) - complete.mean.float()
     assert float((told - guess).abs().max()) > 0.05  # the whole model's Gaussian has the data
+    cond = Factor.of(model.process.noise, rows, torch.tensor([0.01, 0.01, 0.04], dtype=F64)).cond(residual)
+    with pytest.raises(InputError, match="noise of several variances"):
+        model.denoised(z, rho, cond)

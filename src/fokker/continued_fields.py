@@ -25,7 +25,7 @@ MOST = 2**14  # modes of a law that is continued, unless told otherwise
 LEFT = 1e-7  # of the variance, that modes beyond it may have
 SHELL = 0.5, 0.9  # of the modes of an axis: the waves by which the fall is judged
 FEWEST = 3  # waves that tell it
-SPARSE = 1e-12  # of the variance: below, nothing is left between the cells
+SPARSE = 1e-9  # of the variance: below, nothing is left between the cells but rounding
 POWERS = torch.arange(0.2, 12.0, 0.1, dtype=torch.float64)  # beyond the dimension, without which no variance is finite
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fokker.errors import InputError
 from fokker.fields.batches import OnGrids
 from fokker.fields.observations import PointObservations
 from fokker.fields.prior import FunctionPrior
@@ -66,7 +67,10 @@ class ToldScore(FunctionScore):
         data = torch.zeros(3, *z.shape, dtype=z.dtype, device=z.device)
         if update is not None:
             seen = update.rows.square().sum(1).expand(len(z), -1)
-            std_y = torch.nn.functional.pad(update.variance, (1, 0)).amax(1, keepdim=True).sqrt()  # one noise, or none
+            largest = torch.nn.functional.pad(update.variance, (1, 0)).amax(1, keepdim=True)  # one noise, or none
+            if bool(((update.variance != largest) & (update.values > 0)).any()):
+                raise InputError("likelihood: got noise of several variances, one for all observations is accepted")
+            std_y = largest.sqrt()
             placed, noise = update._apply(update.rows.mT, update.data) / d, seen * std_y / d
             data = torch.stack([part.reshape(z.shape).to(z) for part in (placed, seen, noise)])
         return guess, std, torch.cat([inner[:, None], data.movedim(0, 1)], 1)
