@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from peers.field_models import COLOURED, DEEPONET, FNO, GUIDED, NETWORKS, WHITE
 
+from fokker.problems.field_data import SHIFT
 from fokker.problems.field_metrics import COVERED
 from fokker.problems.field_settings import COVARIANCE, EXACT, LABELS, NETWORK, NO_NETWORK
 from fokker.report.drawing import STYLE, new, save
@@ -99,11 +100,12 @@ def page(result: Mapping[str, Any]) -> str:
         "",
         "![Error of each method over that of the exact posterior mean](field_baselines.png)",
         "",
-        f"Written by `benchmarks/field_baselines.py`. The {size['cases']} cases of `fokker run poisson-field` and "
-        f"`threshold-field`: {size['n']} x {size['n']} cells, 31 of them seen; each method is scored on the same "
-        "cases, beside their exact posterior. Error: relative L2 error of the mean of the samples (of the one answer "
-        "of a regression), then over that of the exact mean, with its standard error over the cases. CRPS: over that "
-        f"of {size['draws']} exact samples; of a regression its absolute error. Coverage by ranks, in %. Seconds of "
+        f"Written by `benchmarks/field_baselines.py`. The {size['cases']} cases of `fokker run poisson-field`, "
+        f"`helmholtz-field` and `threshold-field`: {size['n']} x {size['n']} cells, 31 of them seen; each method is "
+        "scored on the same cases, beside their exact posterior. Error: relative L2 error of the mean of the samples "
+        "(of the one answer of a regression), then over that of the exact mean, with its standard error over the "
+        f"cases. CRPS: over that of {size['draws']} exact samples; of a regression its absolute error. Coverage by "
+        "ranks, in %. Seconds of "
         "CPU of a case, on one thread.",
         "",
         *findings(parts),
@@ -160,8 +162,8 @@ def made(result: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Every network sees the same {size['fields']:,} fields in batches of 16. fokker takes the weights of the "
         f"package: {own['poisson']} for the equations, whose field is Gaussian so that nothing is to be learned but "
-        f"the spectrum, {own['threshold']} for the threshold. **The baselines had less than that for the threshold** "
-        "and more for the equations: the seconds below, of CPU on one thread.",
+        f"the spectrum, {own['threshold']} for the threshold, some 410 of CPU on one thread. The baselines "
+        "had as much for the threshold and more for the equations: the seconds below, of CPU on one thread.",
         "",
         "| method | network of | steps | seconds | weights |",
         "|---|---|---|---|---|",
@@ -170,7 +172,7 @@ def made(result: Mapping[str, Any]) -> list[str]:
     for name, part in parts.items():
         family, task, _ = name.split(".", 2)
         for method in NETWORKS:
-            of = f"{family}, (g, u)" if method in GUIDED and family == "poisson" else f"{family} {task}"
+            of = f"{family}, (g, u)" if method in GUIDED and family in SHIFT else f"{family} {task}"
             if (method, of) in seen:
                 continue
             seen.add((method, of))
