@@ -11,7 +11,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "functions_howto.md"
 def test_the_blocks_of_the_page_run():
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for number, block in enumerate(blocks):
         exec(compile(block, f"block {number}", "exec"), names)
     assert names["functions"].samples.shape == (10, 32) and names["finer"].samples.shape == (10, 96)
@@ -19,4 +19,5 @@ def test_the_blocks_of_the_page_run():
     assert isinstance(names["linear"], fokker.FunctionPosterior)
     assert not isinstance(names["bent"], fokker.FunctionPosterior)  # it does not take the exact update of linear data
     assert names["own"].at().network is names["own"].network and names["scattered"].on_points
+    assert names["coarse"].recipe.level_mean == 0.5
     assert names["bumpy"].nodal(names["xi"]).shape == (2, 5)
