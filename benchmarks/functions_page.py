@@ -165,7 +165,7 @@ def context_answer(studies: dict[str, Any], loss: dict[str, float]) -> list[str]
         "all others, as the exact posterior becomes narrower than what the networks resolve.",
         "",
         f"The network of sets learns slowly ({_first(loss)}), but it does, and with the Gaussian conditional inside it "
-        f"takes other numbers too ({_run(number['sets'])}), except that its intervals of 95 % cover "
+        f"takes other numbers too ({_run(number['sets'])}); its intervals of 95 % cover "
         f"{100 * studies['number']['sets']['2']['coverage95']:.0f} % at 2 observations and "
         f"{100 * cover['sets']:.0f} % at 32.",
         "",
