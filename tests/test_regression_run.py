@@ -182,7 +182,7 @@ def test_a_ratio_is_paired():
         ({"cases": 1}, "cases: got 1"),
         ({"seed": -1}, "seed: got -1"),
         ({"train": -1}, "train: got -1"),
-        ({"fields": 500}, "fields: got 500 without train, 40000 is accepted"),
+        ({"fields": 500}, "fields: got 500 for the weights of the package, 40000 is accepted"),
     ],
 )
 def test_bad_settings_are_told_in_one_line(change, told):

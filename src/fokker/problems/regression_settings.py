@@ -82,8 +82,8 @@ class RegressionRun:
         check_seed(self.seed)
         if self.fields != FIELDS and not self.train:
             raise InputError(
-                f"fields: got {self.fields} without train, {FIELDS} is accepted, from which the weights of the package "
-                "come, or a number of steps for train"
+                f"fields: got {self.fields} for the weights of the package, {FIELDS} is accepted, which they come "
+                "from; any number with train, the steps of a training"
             )
 
     def answers(self) -> list[str]:
