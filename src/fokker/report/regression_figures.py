@@ -124,7 +124,7 @@ def by_number(data: RegressionData) -> Figure:
             axes.plot(centres, means, "o-", ms=4, label=LABELS[method], **style)
         axes.set(title=family, xlabel="points told", yscale="log")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "23457" else "")
     figure.axes[0].set_ylabel("relative error of the mean")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
