@@ -163,7 +163,7 @@ def made(result: Mapping[str, Any]) -> list[str]:
         f"Every network sees the same {size['fields']:,} fields in batches of 16. fokker takes the weights of the "
         f"package: {own['poisson']} for the equations, whose field is Gaussian so that nothing is to be learned but "
         f"the spectrum, {own['threshold']} for the threshold, some 410 of CPU on one thread. The baselines "
-        "had as much for the threshold and more for the equations: the seconds below, of CPU on one thread.",
+        "had about as much for the threshold and more for the equations: the seconds below, of CPU on one thread.",
         "",
         "| method | network of | steps | seconds | weights |",
         "|---|---|---|---|---|",
