@@ -9,8 +9,9 @@ from torch.distributions import MultivariateNormal
 import fokker
 from exact import COVARIANCE, MEAN, PROCESSES, Fixed, gaussian, limit, mixture, moment_z
 from fokker.errors import InputError
+from fokker.parametrisations import PARAMETRISATIONS, from_x0, skip_and_out, to_x0
 from fokker.rng import Key, Rows
-from fokker.score import PARAMETRISATIONS, GaussianScore, Joint, MixtureScore, from_x0, skip_and_out, to_x0
+from fokker.score import GaussianScore, Joint, MixtureScore
 from fokker.states import Moments, as_cond, column, row_mean
 
 F64 = torch.float64

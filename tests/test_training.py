@@ -14,9 +14,9 @@ from fokker.losses import LogNormalLevels
 from fokker.networks.build import build
 from fokker.networks.denoiser import PRECONDITIONINGS, NetworkScore
 from fokker.networks.mlp import ConditionalMLP, PlainMLP
+from fokker.parametrisations import PARAMETRISATIONS, to_x0
 from fokker.posterior.recipes import DEFAULT, PUBLISHED
 from fokker.rng import torch_generator
-from fokker.score import PARAMETRISATIONS, to_x0
 from fokker.states import Moments
 from fokker.storage import read_tensors, write_tensors
 from fokker.training import Trainer, TrainSettings, validation_levels

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from fokker.errors import InputError
 from fokker.networks.denoiser import NetworkDenoiser
+from fokker.parametrisations import PARAMETRISATIONS, skip_and_out
 from fokker.processes import NoiseProcess, Time, as_time
-from fokker.score import PARAMETRISATIONS, Denoiser, ScoreModel, skip_and_out
+from fokker.score import Denoiser, ScoreModel
 from fokker.states import Cond, as_cond, column, row_mean
 
 Levels = Callable[[int, torch.Generator], Tensor]

@@ -11,8 +11,9 @@ from fokker import coordinates as coordinate_kinds
 from fokker.coordinates import Coordinates
 from fokker.errors import InputError
 from fokker.networks.build import build
+from fokker.parametrisations import PARAMETRISATIONS, skip_and_out
 from fokker.processes import NoiseProcess, process_from_settings, saved_settings
-from fokker.score import PARAMETRISATIONS, Denoiser, skip_and_out
+from fokker.score import Denoiser
 from fokker.states import Cond, Moments, as_cond, column
 
 PRECONDITIONINGS = ("edm", *PARAMETRISATIONS)
@@ -34,7 +35,7 @@ class NetworkScore(NetworkDenoiser):
     "edm" (Karras et al. 2022, table 1), in z and rho with mu the mean of the data and d their standard deviation:
         D = mu + c_skip (z - mu) + c_out F(c_in (z - mu), log(rho)/4, conditions), c_skip = d^2/(d^2 + rho^2),
         c_out = rho d / sqrt(d^2 + rho^2), c_in = 1 / sqrt(d^2 + rho^2).
-    "eps" (the published form), "x0", "score", "v", "flow": F(x_t, t, conditions) is what `score.skip_and_out` calls so,
+    "eps" (the published form), "x0", "score", "v", "flow": F(x_t, t, conditions) is what `skip_and_out` calls so,
     in the coordinates and the time of the process it was trained on, whatever process it is sampled with.
 
     coordinates: the map between x and what is diffused, given the conditions; None for a model of plain x without

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fokker.errors import InputError
-from fokker.samplers.loop import SampleResult, check_state, drive, times_of
+from fokker.samplers.checks import check_state
+from fokker.samplers.loop import SampleResult, drive, times_of
 from fokker.samplers.transition import Transition
 from fokker.score import ScoreModel
 from fokker.states import Cond, State, column, over_parts

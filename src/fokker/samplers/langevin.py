@@ -20,7 +20,8 @@ from torch import Tensor
 from fokker.errors import InputError
 from fokker.processes import NoiseProcess, VarianceExploding, check_positive
 from fokker.rng import Key, Rows
-from fokker.samplers.loop import SampleResult, check_finite, check_state, rows_of_cond, stack, step_noise
+from fokker.samplers.checks import check_finite, check_state
+from fokker.samplers.loop import SampleResult, rows_of_cond, stack, step_noise
 from fokker.score import ScoreModel
 from fokker.states import Cond, State, column, over_parts
 

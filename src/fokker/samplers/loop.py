@@ -18,6 +18,7 @@ from fokker.errors import InputError
 from fokker.processes import NoiseProcess, Time
 from fokker.rng import BLOCK, Key, Rows
 from fokker.samplers.base import Sampler, StepNoise
+from fokker.samplers.checks import check_finite, check_state, count_rows
 from fokker.samplers.gaussian_transition import GaussianTransition
 from fokker.score import ScoreModel
 from fokker.states import Cond, Processes, State, over_parts
@@ -108,7 +109,7 @@ def sample(
     sampler = GaussianTransition() if sampler is None else sampler
     if not hasattr(sampler, "step") or isinstance(sampler, type):
         raise InputError(f"sampler: got {sampler!r}, an object such as fokker.Heun() is accepted")
-    count = _rows_of(shape)
+    count = count_rows(shape)
     if start is not None:
         start = check_state("start", start, model, shape)
     if rows is not None and len(rows) != count:
@@ -131,7 +132,7 @@ def drive(
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleResult:
     """Run a sampler over `times`, chunk by chunk: `sample` for arguments that have been checked, times in any order."""
-    count = _rows_of(shape)
+    count = count_rows(shape)
     rows, measured = (Rows.grid(1, count), False) if rows is None else (rows, True)
     prepared = model.prepare(cond)
     started = time.perf_counter()
@@ -227,13 +228,6 @@ def _chunk(shape: Any) -> int:
     return min(CHUNK, BLOCK * max(1, blocks))
 
 
-def _rows_of(shape: Any, name: str = "shape") -> int:
-    sizes = {next(iter(s), 0) for s in (shape.values() if isinstance(shape, dict) else [shape])}
-    if len(sizes) != 1 or not isinstance(n := sizes.pop(), int) or n < 1:
-        raise InputError(f"{name}: got {shape!r}, (samples, *shape of x) with at least one sample is accepted")
-    return n
-
-
 def rows_of_cond(cond: Cond, piece: Rows, where: slice, count: int, measured: bool) -> Cond:
     """Each condition for the rows of a chunk: one row for all, one per sample, or (`measured`) one per measurement."""
     out = {}
@@ -252,44 +246,6 @@ def rows_of_cond(cond: Cond, piece: Rows, where: slice, count: int, measured: bo
         else:
             raise InputError(f"cond {name!r}: got {len(value)} rows, 1 or {count} are accepted")
     return out
-
-
-def check_state(name: str, x: Any, model: ScoreModel | None, shape: Any = None) -> State:
-    """A user's state, in the dtype and on the device of the model (None: as it is); InputError for a wrong one.
-
-    It must be finite and have that shape; without a shape, at least one row.
-    """
-    parts = list(model.process) if model is not None and isinstance(model.process, dict) else None
-    if not (isinstance(x, Tensor) if parts is None else isinstance(x, dict) and x.keys() == set(parts)):
-        wanted = "a tensor" if parts is None else f"a dict with the parts {', '.join(parts)}"
-        raise InputError(f"{name}: got {list(x) if isinstance(x, dict) else type(x).__name__}, {wanted} is accepted")
-    found = over_parts(lambda value: tuple(value.shape), x)
-    if shape is None:
-        _rows_of(found, f"shape of {name}")
-    elif found != over_parts(tuple, shape):
-        raise InputError(f"{name}: got the shape {found}, {shape} is accepted")
-
-    def part(value: Tensor) -> Tensor:
-        bad = (~torch.isfinite(value)).reshape(len(value), -1).any(1).nonzero().flatten()
-        if len(bad):
-            raise InputError(f"{name}: got NaN or infinity in row {int(bad[0])}, finite numbers are accepted")
-        return value.detach() if model is None else value.detach().to(dtype=model.dtype, device=model.device)
-
-    return over_parts(part, x)
-
-
-def check_finite(x: State, index: int, key: Key) -> None:
-    """FloatingPointError naming the step and the first sample of a state that is not finite."""
-    for name, value in x.items() if isinstance(x, dict) else [("x", x)]:
-        # The sum is not finite if any entry is not: one pass, no mask in the usual case.
-        if not math.isfinite(float(value.sum())):
-            bad = (~torch.isfinite(value)).reshape(len(value), -1).any(1).nonzero().flatten()
-            if len(bad):
-                row = int(bad[0])
-                raise FloatingPointError(
-                    f"{name} is not finite after step {index}, first at sample {key.rows.sample[row]} of measurement "
-                    f"{key.rows.measurement[row]} ({len(bad)} rows in all)"
-                )
 
 
 def stack(path: list[State]) -> State:
