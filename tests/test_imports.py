@@ -29,6 +29,7 @@ ORDER = [
     {"locks"},
     {"noise", "processes", "custom_process", "ddpm", "time_grid"},
     {"states", "support"},
+    {"parametrisations"},
     {"score"},
     {
         "posterior_coordinates",
