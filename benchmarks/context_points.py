@@ -97,7 +97,7 @@ def models(cache: Path) -> dict[str, FunctionPrior]:
     """All models, trained or read."""
     fields = FAMILY.draw(FIELDS, SEED, "context/training").cells
     recipe = replace(FUNCTIONS, level_mean=LEVEL, training=replace(FUNCTIONS.training, steps=STEPS))
-    points = replace(AT_POINTS.training, steps=SET_STEPS, batch_size=64, learning_rate=2.5e-3)
+    points = replace(AT_POINTS.training, steps=SET_STEPS, learning_rate=2.5e-3)
     few = replace(AT_POINTS, level_mean=LEVEL, training=points)
 
     def told(record: object) -> None:

@@ -142,11 +142,13 @@ def _law(family: str) -> str:
     return "gaussian" if family in SHIFT else family
 
 
+# on 32 x 32 cells large batches bring nothing for their time: they have many cells and few decisions
+_SMALL_BATCHES = replace(FUNCTIONS, training=replace(FUNCTIONS.training, batch_size=16))
 RECIPES: dict[str, Recipe] = {
     # there is nothing to learn beyond the spectrum, so the network is small
-    "gaussian": replace(FUNCTIONS, network={**FUNCTIONS.network, "width": 12, "modes": 8, "depth": 3}),
-    "warp": replace(FUNCTIONS, training=replace(FUNCTIONS.training, relative=0.1)),
-    "threshold": FUNCTIONS,
+    "gaussian": replace(_SMALL_BATCHES, network={**FUNCTIONS.network, "width": 12, "modes": 8, "depth": 3}),
+    "warp": replace(_SMALL_BATCHES, training=replace(_SMALL_BATCHES.training, relative=0.1)),
+    "threshold": _SMALL_BATCHES,
 }
 
 

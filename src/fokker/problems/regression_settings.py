@@ -37,7 +37,7 @@ FIELDS = 40_000
 _FINE = replace(  # fine waves tell a rough function from a smooth one
     FUNCTIONS,
     network={**FUNCTIONS.network, "modes": 64, "depth": 4},
-    training=replace(FUNCTIONS.training, steps=2_000),
+    training=replace(FUNCTIONS.training, steps=2_000, batch_size=16),
 )
 _WIDE = replace(
     FUNCTIONS,
